@@ -1,0 +1,3 @@
+//! deltaworks: arguments in, exit code out.
+
+fn main() {}

@@ -1,0 +1,19 @@
+//! The decisions of deltaworks: facts in, verdicts out.
+//!
+//! This crate has no I/O, no async runtime, no query engine and no clock, so nothing in here can
+//! wait, fail halfway or see a different time than its caller. `deltaworks-jobs` gathers the facts,
+//! asks one function of this crate, and carries out the answer.
+//!
+//! ```text
+//! place ─> event_time ─> tally ─> history ─> commit_plan ─> progress ─> (next run)
+//!            reason ──────┘
+//! ```
+
+pub mod commit_plan;
+pub mod event_time;
+pub mod exit;
+pub mod history;
+pub mod place;
+pub mod progress;
+pub mod reason;
+pub mod tally;

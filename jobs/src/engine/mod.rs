@@ -1,0 +1,1 @@
+//! The query engine edge: the only user of DataFusion.

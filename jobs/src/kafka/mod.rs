@@ -1,0 +1,3 @@
+//! The Kafka edge: the only user of rdkafka.
+
+pub mod message;

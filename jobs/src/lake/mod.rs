@@ -1,0 +1,1 @@
+//! The lake edge: the only user of deltalake and object_store.

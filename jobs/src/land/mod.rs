@@ -1,0 +1,3 @@
+//! LAND: Kafka topics into raw and rejects tables, exactly once.
+
+pub mod decode;

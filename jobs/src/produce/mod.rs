@@ -1,0 +1,1 @@
+//! Events into a topic: from a file, or generated from a contract.
