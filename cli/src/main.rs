@@ -1,3 +1,33 @@
 //! deltaworks: arguments in, exit code out.
 
-fn main() {}
+mod args;
+mod ending;
+mod health;
+mod live;
+mod logging;
+mod output;
+mod signals;
+mod verbs;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let _faults = deltaworks_jobs::faults::arm();
+    let args = args::Args::parse();
+    let screen = logging::start(&args.global);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::talk(&format!("error: the async runtime cannot be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ending = runtime.block_on(verbs::run(&args, &screen));
+    // what is left in the background (an abandoned upload) must not delay the exit
+    runtime.shutdown_background();
+    ending.finish(&args.global)
+}

@@ -1,18 +1,34 @@
 //! The stages of deltaworks, in flow order, and the edges they use.
 //!
 //! ```text
-//! project ─> land (kafka ─> decode ─> flush ─> lake) ─> engine (query)
+//!   project ─> produce ─> (topic) ─> land ─> (raw, rejects) ─> engine: query
+//!                            │         │
+//!   edges:                 kafka      lake
 //! ```
 
-pub mod error;
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod project;
 
 pub mod produce;
 
 pub mod land;
 
+pub mod online;
+
 pub mod engine;
 pub mod kafka;
 pub mod lake;
 
+pub mod checksum;
+pub mod clock;
+pub mod error;
+pub mod faults;
+
 pub use error::{Class, Error, Result, Stage};
+
+/// The id of a new run: unique, and sorted by time.
+#[must_use]
+pub fn run_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}

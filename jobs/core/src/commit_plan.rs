@@ -16,16 +16,14 @@
 use crate::place::{Offset, OffsetRange};
 use std::collections::BTreeMap;
 
-/// The range of one partition in a flush, and what the flush believes about its beginning.
+/// The range of one partition in a flush. Its beginning is in the log before the first message is
+/// read: taking over a partition without progress commits its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// Partition number.
     pub partition: i32,
     /// Offsets that the flush covers.
     pub range: OffsetRange,
-    /// The partition had no progress in the log when it was taken over: `range.from` was chosen by
-    /// the start policy.
-    pub first: bool,
 }
 
 /// What to do with the flush.
@@ -43,11 +41,7 @@ pub enum Verdict {
 /// Judges a flush against the log's `next` per partition.
 pub fn judge(claims: &[Claim], log: &BTreeMap<i32, Offset>) -> Verdict {
     let next = |c: &Claim| log.get(&c.partition).copied();
-    let at_from = |c: &Claim| match next(c) {
-        Some(next) => next == c.range.from,
-        None => c.first,
-    };
-    if claims.iter().all(at_from) {
+    if claims.iter().all(|c| next(c) == Some(c.range.from)) {
         return Verdict::Commit;
     }
     if claims.iter().all(|c| next(c) == Some(c.range.to)) && claims.iter().any(|c| !c.range.is_empty()) {
@@ -62,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn claim(partition: i32, from: i64, to: i64) -> Claim {
-        Claim { partition, range: OffsetRange::new(from, to), first: false }
+        Claim { partition, range: OffsetRange::new(from, to) }
     }
     fn log(entries: &[(i32, i64)]) -> BTreeMap<i32, Offset> {
         entries.iter().map(|&(p, o)| (p, Offset(o))).collect()
@@ -80,12 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_flush_needs_an_absent_or_equal_next() {
-        let first = [Claim { first: true, ..claim(0, 5, 9) }];
-        assert_eq!(judge(&first, &log(&[])), Verdict::Commit);
-        assert_eq!(judge(&first, &log(&[(0, 5)])), Verdict::Commit);
-        assert_eq!(judge(&first, &log(&[(0, 0)])), Verdict::Elsewhere(vec![(0, Some(Offset(0)))]));
-        // progress vanished under a running owner: never guess
+    fn progress_that_vanished_is_never_guessed() {
         assert_eq!(judge(&[claim(0, 5, 9)], &log(&[])), Verdict::Elsewhere(vec![(0, None)]));
     }
 

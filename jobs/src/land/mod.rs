@@ -1,3 +1,35 @@
 //! LAND: Kafka topics into raw and rejects tables, exactly once.
+//!
+//! ```text
+//!            takeover: where does each partition go on?
+//!               │
+//!   broker ─> reader ─(chunks)─> worker ─(rows, rejects, tallies)─> committer ─> rejects, then raw
+//!               ▲                  decode · stamp · encode               │
+//!               └──────────────── committed / elsewhere ─────────────────┘
+//! ```
+//!
+//! One pipeline is one reader thread, one worker per spare core, and one committer task. The reader
+//! alone decides when a flush begins; the committer alone decides, by asking
+//! [`deltaworks_core::commit_plan`], whether it may be committed. Nothing is ever retried blind.
 
 pub mod decode;
+pub mod schema;
+
+pub mod options;
+pub mod inspect;
+pub mod meter;
+pub mod reset;
+pub mod stream;
+
+mod tables;
+mod takeover;
+mod reader;
+mod worker;
+mod rows;
+mod last_ids;
+mod repeat;
+mod committer;
+mod rejects;
+
+pub use options::{DataLoss, Start, StreamOptions};
+pub use stream::{PipelineReport, StreamReport, stream};

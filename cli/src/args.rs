@@ -1,0 +1,342 @@
+//! What was typed.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Lands Kafka topics in Delta tables exactly once, and can prove it.
+#[derive(Debug, Parser)]
+#[command(name = "deltaworks", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Args {
+    /// Options that every verb knows.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options that every verb knows.
+#[derive(Debug, ClapArgs)]
+pub struct Global {
+    /// Project folder [default: the nearest folder upward with deltaworks.yaml]
+    #[arg(long, global = true, value_name = "DIR", env = "DELTAWORKS_PROJECT")]
+    pub project: Option<PathBuf>,
+    /// How logs look on stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Write the final JSON line to this file too, also on failure
+    #[arg(long, global = true, value_name = "FILE")]
+    pub result_file: Option<PathBuf>,
+    /// No live line and no logs below errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The verbs, in the order of a first day.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write a new project
+    Init(Init),
+    /// Check the project's files: every error at once, with file, line and a hint
+    Check(Check),
+    /// Show it all in one minute, without any service
+    Demo(Demo),
+    /// Send events to a topic, from a file or generated from a contract
+    Produce(Produce),
+    /// Create topics
+    #[command(subcommand)]
+    Topics(Topics),
+    /// Land topics in raw tables, exactly once
+    Stream(Stream),
+    /// Look at rejected messages
+    #[command(subcommand)]
+    Rejects(RejectsVerb),
+    /// Look at progress: in Delta, in the group, in the broker
+    #[command(subcommand)]
+    Offsets(Offsets),
+    /// Ask the tables in SQL
+    Query(Query),
+    /// Show every table: version, rows, files, bytes, valid-through, lag
+    Status(Status),
+    /// Start a pipeline over: drops its tables, after showing the plan
+    Reset(Reset),
+}
+
+/// `init`
+#[derive(Debug, ClapArgs)]
+pub struct Init {
+    /// Folder of the new project
+    pub dir: PathBuf,
+    /// Write this example instead of a skeleton
+    #[arg(long, value_parser = ["traffic"])]
+    pub example: Option<String>,
+}
+
+/// `check`
+#[derive(Debug, ClapArgs)]
+pub struct Check {
+    /// Also ask broker and store: topics there, store writable and honouring conditional put, clock skew
+    #[arg(long)]
+    pub online: bool,
+    /// Print the JSON Schema of deltaworks.yaml and end
+    #[arg(long)]
+    pub schema: bool,
+}
+
+/// `demo`
+#[derive(Debug, ClapArgs)]
+pub struct Demo {
+    /// Folder of the demo's project and tables; made anew each time
+    #[arg(long, default_value = "demo-lake", value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `produce`
+#[derive(Debug, ClapArgs)]
+pub struct Produce {
+    /// Pipeline whose topic and contract are used
+    pub pipeline: String,
+    /// Send the lines of this JSONL or JSONL.gz file instead of generated events
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Field whose value becomes the message key
+    #[arg(long, value_name = "FIELD")]
+    pub key: Option<String>,
+    /// Generated events to send
+    #[arg(long, default_value_t = 1_000)]
+    pub count: u64,
+    /// Seed of the generator; the same seed makes the same events
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Events per second; 0 is as fast as possible
+    #[arg(long, default_value_t = 0.0, value_name = "EVENTS")]
+    pub rate: f64,
+    /// Share of events that are late, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub late: f64,
+    /// Share of events that are sent twice, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub duplicate: f64,
+    /// Share of events that break the contract, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub corrupt: f64,
+    /// Event time of the first generated event, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<String>,
+    /// Write what was sent, with partition and offset, to this JSONL file
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
+    /// Print the plan as JSON and send nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `topics`
+#[derive(Debug, Subcommand)]
+pub enum Topics {
+    /// Create the topics of pipelines that the broker does not have
+    Create(TopicsCreate),
+}
+
+/// `topics create`
+#[derive(Debug, ClapArgs)]
+pub struct TopicsCreate {
+    /// Pipelines [default: all]
+    pub pipelines: Vec<String>,
+    /// Partitions of a new topic
+    #[arg(long, default_value_t = 4)]
+    pub partitions: i32,
+    /// Replicas of a new topic
+    #[arg(long, default_value_t = 1)]
+    pub replication: i32,
+    /// Topic setting, e.g. retention.ms=86400000
+    #[arg(long = "config", value_name = "KEY=VALUE")]
+    pub configs: Vec<String>,
+    /// Print the plan as JSON and create nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `stream`
+#[derive(Debug, ClapArgs)]
+pub struct Stream {
+    /// Pipelines [default: all]
+    pub pipelines: Vec<String>,
+    /// End when every partition is read to where it ended when the run began
+    #[arg(long)]
+    pub until_caught_up: bool,
+    /// Where a pipeline without progress begins: earliest, latest, an RFC 3339 time, offsets:FILE, group:NAME
+    #[arg(long, default_value = "earliest", value_name = "WHERE")]
+    pub start: String,
+    /// Assign these partitions by hand instead of by the consumer group, e.g. 0-3 or 0,2
+    #[arg(long, value_name = "LIST", value_parser = parse_partitions)]
+    pub partitions: Option<PartitionList>,
+    /// What to do where offsets are gone or the topic was recreated
+    #[arg(long, value_enum, default_value_t = OnDataLoss::Stop)]
+    pub on_data_loss: OnDataLoss,
+    /// Serve /metrics and /healthz on this address, e.g. 0.0.0.0:9464
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Print what would be read, from where to where, as JSON, and land nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What to do where offsets are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnDataLoss {
+    /// Stop with exit code 6
+    Stop,
+    /// Record the gap, or open a new epoch, and go on
+    Accept,
+}
+
+/// Partitions typed as `0-3,7`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionList(pub Vec<i32>);
+
+/// `rejects`
+#[derive(Debug, Subcommand)]
+pub enum RejectsVerb {
+    /// How many, by date, reason and field
+    List {
+        /// Pipeline
+        pipeline: String,
+        /// Output format
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// The messages themselves
+    Show {
+        /// Pipeline
+        pipeline: String,
+        /// Only this reason code
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 10)]
+        limit: u32,
+        /// Output format
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+}
+
+/// `offsets`
+#[derive(Debug, Subcommand)]
+pub enum Offsets {
+    /// Per partition: in Delta, in the group, low and high watermark, lag
+    Show {
+        /// Pipelines [default: all]
+        pipelines: Vec<String>,
+        /// Output format
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+}
+
+/// `query`
+#[derive(Debug, ClapArgs)]
+pub struct Query {
+    /// One SELECT over `<layer>.<name>`, e.g. SELECT * FROM raw.camera_events AS OF 3
+    pub sql: String,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Write to this file instead of stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `status`
+#[derive(Debug, ClapArgs)]
+pub struct Status {
+    /// Pipelines [default: all]
+    pub pipelines: Vec<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Exit 3 if a pipeline lags by more messages than this
+    #[arg(long, value_name = "MESSAGES")]
+    pub max_lag: Option<i64>,
+    /// Exit 3 if valid-through is older than this, e.g. 15m
+    #[arg(long, value_name = "DURATION")]
+    pub max_age: Option<String>,
+    /// Do not ask the broker
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `reset`
+#[derive(Debug, ClapArgs)]
+pub struct Reset {
+    /// Pipeline
+    pub pipeline: String,
+    /// Carry the plan out; without it the plan is only shown
+    #[arg(long)]
+    pub yes: bool,
+    /// Print the plan as JSON and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Output formats of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// One JSON object a line
+    Json,
+    /// With a header line
+    Csv,
+    /// Parquet file
+    Parquet,
+    /// Arrow IPC stream
+    Arrow,
+}
+
+fn parse_partitions(text: &str) -> Result<PartitionList, String> {
+    let number = |t: &str| t.trim().parse::<i32>().ok().filter(|n| *n >= 0);
+    let mut out = Vec::new();
+    for part in text.split(',') {
+        let range = match part.split_once('-') {
+            Some((from, to)) => number(from).zip(number(to)),
+            None => number(part).map(|n| (n, n)),
+        };
+        match range {
+            Some((from, to)) if from <= to && to - from < 100_000 => out.extend(from..=to),
+            _ => return Err(format!("`{part}` is no partition or range; write e.g. 0-3 or 0,2")),
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+    Ok(PartitionList(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn partitions_are_ranges_and_lists() {
+        assert_eq!(parse_partitions("0-3,7, 2").unwrap().0, [0, 1, 2, 3, 7]);
+        for bad in ["", "a", "3-1", "-1", "1-"] {
+            assert!(parse_partitions(bad).is_err(), "{bad}");
+        }
+    }
+}

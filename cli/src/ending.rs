@@ -1,0 +1,105 @@
+//! How a command ends: one JSON line for machines, an error for people, an exit code for both.
+
+use crate::args::Global;
+use crate::output;
+use deltaworks_jobs::{Class, Error};
+use serde_json::{Map, Value, json};
+use std::error::Error as _;
+use std::process::ExitCode;
+
+/// The end of a command.
+#[derive(Debug)]
+pub struct Ending {
+    class: Option<Class>,
+    status: Option<&'static str>,
+    result: Option<Map<String, Value>>,
+    error: Option<Error>,
+}
+
+impl Ending {
+    /// Done, with nothing to say beyond what was printed.
+    pub fn done() -> Self {
+        Self { class: None, status: None, result: None, error: None }
+    }
+
+    /// Done; `result` becomes the last line on stdout.
+    pub fn with(result: Value) -> Self {
+        let Value::Object(result) = result else { return Self::done() };
+        Self { result: Some(result), ..Self::done() }
+    }
+
+    /// Ended as `class` says, with a result.
+    pub fn classed(class: Class, result: Value) -> Self {
+        Self { class: Some(class), ..Self::with(result) }
+    }
+
+    /// Adds the error that ended the command.
+    pub fn and_error(mut self, error: Option<Error>) -> Self {
+        if let Some(error) = error {
+            self.class = Some(error.class);
+            self.error = Some(error);
+        }
+        self
+    }
+
+    /// Prints what is left to print and returns the exit code.
+    pub fn finish(mut self, global: &Global) -> ExitCode {
+        if let Some(error) = &self.error {
+            output::talk(&render(error));
+        }
+        let code = self.class.map_or(0, Class::code);
+        if let Some(mut result) = self.result.take() {
+            result.entry("status").or_insert_with(|| json!(self.status.unwrap_or_else(|| status(self.class))));
+            result.insert("exit_code".into(), json!(code));
+            if let Some(class) = self.class {
+                result.insert("retryable".into(), json!(class.retryable()));
+            }
+            if let Some(error) = &self.error {
+                result.insert("error".into(), json!(one_line(error)));
+            }
+            let line = Value::Object(result).to_string();
+            output::line(&line);
+            if let Some(path) = &global.result_file
+                && let Err(error) = std::fs::write(path, format!("{line}\n"))
+            {
+                output::talk(&format!("error: `{}` cannot be written: {error}", path.display()));
+                return ExitCode::from(if code == 0 { 1 } else { code });
+            }
+        }
+        ExitCode::from(code)
+    }
+}
+
+impl From<Error> for Ending {
+    fn from(error: Error) -> Self {
+        Self::with(json!({})).and_error(Some(error))
+    }
+}
+
+fn status(class: Option<Class>) -> &'static str {
+    match class {
+        None => "done",
+        Some(Class::Skipped) => "nothing_to_do",
+        Some(Class::Partly) => "partly",
+        Some(Class::Interrupted | Class::Terminated) => "interrupted",
+        Some(_) => "failed",
+    }
+}
+
+fn one_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+fn render(error: &Error) -> String {
+    let mut text = format!("error: {}", one_line(error));
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("\n  hint: {hint}"));
+    }
+    text
+}

@@ -1,0 +1,58 @@
+//! Logs on stderr, kept out of the way of progress bars.
+
+use crate::args::{Global, LogFormat};
+use indicatif::MultiProgress;
+use std::io::{self, IsTerminal, Write};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// The terminal, if stderr is one and the user wants to see something move.
+#[derive(Debug, Clone)]
+pub struct Screen {
+    /// Bars and live lines go here.
+    pub bars: MultiProgress,
+    /// Whether there is anybody to look at them.
+    pub live: bool,
+}
+
+/// Starts logging. `DELTAWORKS_LOG` sets the filter, in the syntax of `RUST_LOG`.
+pub fn start(global: &Global) -> Screen {
+    let live = io::stderr().is_terminal() && !global.quiet && global.log_format == LogFormat::Text;
+    let screen = Screen { bars: MultiProgress::new(), live };
+    // on a terminal the live line says what the info logs say elsewhere
+    let level = if global.quiet { "error" } else if live { "warn" } else { "info" };
+    let default = format!("{level},deltalake=warn,deltalake_core=warn,datafusion=warn,object_store=warn,rdkafka=warn");
+    let filter = EnvFilter::try_from_env("DELTAWORKS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = fmt().with_env_filter(filter).with_writer(AboveBars(screen.clone()));
+    match global.log_format {
+        LogFormat::Text => logs.with_target(false).with_ansi(live).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    screen
+}
+
+/// Writes log lines above the bars.
+#[derive(Debug, Clone)]
+struct AboveBars(Screen);
+
+impl Write for AboveBars {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.live {
+            self.0.bars.suspend(|| io::stderr().lock().write_all(bytes))?;
+        } else {
+            io::stderr().lock().write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for AboveBars {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}

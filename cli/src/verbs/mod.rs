@@ -1,0 +1,69 @@
+//! One file per verb: settings in, a call into the stages, an ending out. No data logic.
+
+mod check;
+mod demo;
+mod init;
+mod offsets;
+mod produce;
+mod query;
+mod rejects;
+mod reset;
+mod status;
+mod stream;
+mod topics;
+
+use crate::args::{Args, Global, Verb};
+use crate::ending::Ending;
+use crate::logging::Screen;
+use deltaworks_jobs::project::{self, settings::{Pipeline, Settings}};
+use deltaworks_jobs::{Class, Error, Result, Stage};
+use std::sync::Arc;
+
+/// Carries out what was typed.
+pub async fn run(args: &Args, screen: &Screen) -> Ending {
+    let global = &args.global;
+    let ending = match &args.verb {
+        Verb::Init(verb) => init::run(verb),
+        Verb::Check(verb) => check::run(global, verb).await,
+        Verb::Demo(verb) => demo::run(verb).await,
+        Verb::Produce(verb) => produce::run(global, verb, screen).await,
+        Verb::Topics(verb) => topics::run(global, verb).await,
+        Verb::Stream(verb) => stream::run(global, verb, screen).await,
+        Verb::Rejects(verb) => rejects::run(global, verb).await,
+        Verb::Offsets(verb) => offsets::run(global, verb).await,
+        Verb::Query(verb) => query::run(global, verb).await,
+        Verb::Status(verb) => status::run(global, verb).await,
+        Verb::Reset(verb) => reset::run(global, verb).await,
+    };
+    ending.unwrap_or_else(Ending::from)
+}
+
+/// Reads the project that the command is about.
+fn settings(global: &Global) -> Result<Settings> {
+    let dir = match &global.project {
+        Some(dir) => dir.clone(),
+        None => {
+            let here = std::env::current_dir()
+                .map_err(|e| Error::new(Stage::Project, Class::User, "the current folder is gone").because(e))?;
+            project::find(&here)?
+        }
+    };
+    Ok(project::load(&dir, &|name| std::env::var(name).ok())?)
+}
+
+/// The named pipelines, or all of them.
+fn pick(settings: &Settings, names: &[String]) -> Result<Vec<Arc<Pipeline>>> {
+    if names.is_empty() {
+        return Ok(settings.pipelines.clone());
+    }
+    names.iter().map(|name| one(settings, name)).collect()
+}
+
+/// The pipeline of this name.
+fn one(settings: &Settings, name: &str) -> Result<Arc<Pipeline>> {
+    settings.pipelines.iter().find(|p| p.name == name).cloned().ok_or_else(|| {
+        let known: Vec<_> = settings.pipelines.iter().map(|p| format!("`{}`", p.name)).collect();
+        Error::new(Stage::Project, Class::User, format!("there is no pipeline `{name}`"))
+            .hint(format!("deltaworks.yaml has {}", known.join(", ")))
+    })
+}

@@ -1,0 +1,43 @@
+//! `rejects`: what broke its contract, and why.
+
+use super::{one, settings};
+use crate::args::{Global, RejectsVerb};
+use crate::ending::Ending;
+use crate::output;
+use deltaworks_core::reason::Reason;
+use deltaworks_jobs::{Class, Error, Result, Stage, engine};
+
+/// Runs the verb.
+pub async fn run(global: &Global, args: &RejectsVerb) -> Result<Ending> {
+    let settings = settings(global)?;
+    let (sql, format) = match args {
+        RejectsVerb::List { pipeline, format } => {
+            let table = &one(&settings, pipeline)?.name;
+            let sql = format!(
+                "SELECT reject_date, reason, field, count(*) AS messages, min(_kafka_time) AS first, max(_kafka_time) AS last \
+                 FROM rejects.{table} GROUP BY reject_date, reason, field ORDER BY reject_date, messages DESC, reason, field"
+            );
+            (sql, format)
+        }
+        RejectsVerb::Show { pipeline, reason, limit, format } => {
+            let table = &one(&settings, pipeline)?.name;
+            let only = reason.as_deref().map(known).transpose()?.map_or(String::new(), |r| format!("WHERE reason = '{r}' "));
+            let sql = format!(
+                "SELECT _topic, _partition, _offset, _kafka_time, reason, field, detail, contract_version, \
+                 arrow_cast(payload, 'Utf8') AS payload FROM rejects.{table} {only}\
+                 ORDER BY _topic, _partition, _offset LIMIT {limit}"
+            );
+            (sql, format)
+        }
+    };
+    let rows = engine::query(&settings.lake, &sql, settings.memory_bytes).await?;
+    output::rows(rows, *format, None).await?;
+    Ok(Ending::done())
+}
+
+fn known(text: &str) -> Result<Reason> {
+    Reason::ALL.into_iter().find(|r| r.as_str() == text).ok_or_else(|| {
+        let codes: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        Error::new(Stage::Query, Class::User, format!("there is no reason code `{text}`")).hint(codes.join(", "))
+    })
+}

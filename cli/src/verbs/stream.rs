@@ -1,0 +1,63 @@
+//! `stream`: land topics in raw tables, exactly once.
+
+use super::{pick, settings};
+use crate::args::{Global, OnDataLoss, Stream};
+use crate::ending::Ending;
+use crate::logging::Screen;
+use crate::signals::Signals;
+use crate::{health, live};
+use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::land::{self, DataLoss, Start, StreamOptions, meter::Meter};
+use deltaworks_jobs::{Class, Error, Result, Stage};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long a bounded run keeps trying while the store is away.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
+/// How long the last flush may take after a signal.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(9);
+
+/// Runs the verb.
+pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Ending> {
+    let settings = settings(global)?;
+    let pipelines = pick(&settings, &args.pipelines)?;
+    let options = StreamOptions {
+        run_id: deltaworks_jobs::run_id(),
+        until_caught_up: args.until_caught_up,
+        start: Start::parse(&args.start)?,
+        partitions: args.partitions.as_ref().map(|list| list.0.clone()),
+        data_loss: match args.on_data_loss {
+            OnDataLoss::Stop => DataLoss::Stop,
+            OnDataLoss::Accept => DataLoss::Accept,
+        },
+        give_up_after: GIVE_UP_AFTER,
+        drain_deadline: DRAIN_DEADLINE,
+    };
+    if args.dry_run {
+        let plan = land::plan(&settings, &pipelines, &options).await?;
+        return Ok(Ending::with(json!({ "status": "planned", "pipelines": plan })));
+    }
+    let signals = Signals::listen()
+        .map_err(|e| Error::new(Stage::Land, Class::Outside, "signals cannot be heard").because(e))?;
+    let clock = Clock::system();
+    let meters: Vec<_> = pipelines.iter().map(|p| Arc::new(Meter::new(&p.name, clock.now_ms()))).collect();
+    if let Some(address) = args.listen {
+        health::serve(address, &pipelines, &meters, clock.clone()).await?;
+    }
+    tracing::info!(run_id = %options.run_id, pipelines = pipelines.len(), "landing begins");
+    let done = CancellationToken::new();
+    let watch = live::watch(meters.clone(), screen.clone(), options.until_caught_up, clock.clone(), done.clone());
+    let watching = tokio::spawn(watch);
+    let report = land::stream(&settings, &pipelines, &options, &meters, &clock, &signals.stop).await;
+    done.cancel();
+    // the line has to be gone before the result is printed
+    let _ = watching.await;
+    let result = json!({ "run_id": options.run_id, "pipelines": report.pipelines });
+    let ending = match signals.class().filter(|_| report.stopped) {
+        Some(class) => Ending::classed(class, result),
+        None => Ending::with(result),
+    };
+    Ok(ending.and_error(report.error))
+}

@@ -1,0 +1,408 @@
+//! Carries out flushes, one after the other: upload, rejects, raw.
+//!
+//! Each attempt is read, decide, act: the table's progress, one question to
+//! [`deltaworks_core::commit_plan`], one compare-and-set commit on the very snapshot the progress was
+//! read from. A conflict or an unknown outcome is answered by loading the log anew and asking again.
+//!
+//! Invariants: C1 rejects commit before raw, and raw's `next` alone says where to begin; C2 a flush
+//! whose tallies do not balance is never committed; C3 nothing is retried blind.
+
+use super::meter::Meter;
+use super::options::StreamOptions;
+use super::rejects::{RejectsTable, RejectsVerdict};
+use super::worker::{FlushPart, PartitionFlush};
+use crate::checksum::RowSum;
+use crate::clock::Clock;
+use crate::error::{Class, Error, Result, Stage};
+use crate::faults;
+use crate::lake::{AddedFile, Commit, CommitOutcome, EncodedFile, Ledger, PartitionValues, Table};
+use crate::project::settings::{Pipeline, RejectsLimit};
+use arrow::array::RecordBatch;
+use deltaworks_core::commit_info::{Checksum, DateEntry, Identity, PartitionEntry, RawCommit};
+use deltaworks_core::commit_plan::{Claim, Verdict, judge};
+use deltaworks_core::place::OffsetRange;
+use deltaworks_core::progress::{AppIds, TopicProgress};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, mpsc::UnboundedReceiver};
+
+/// Uploads of one flush that run side by side.
+const UPLOADS_MAX: usize = 8;
+/// Commits between two checkpoints of raw.
+const CHECKPOINT_EVERY: i64 = 20;
+/// Messages of a run before a share of rejects means anything.
+const SHARE_AFTER: u64 = 1_000;
+/// First and longest pause between attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What became of a flush.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything in it is in the log.
+    Committed {
+        /// Next offset to read, per partition.
+        nexts: Vec<(i32, i64)>,
+    },
+    /// Somebody else moved a partition: the flush was dropped.
+    Elsewhere,
+    /// Landing must stop.
+    Failed(Error),
+}
+
+/// What one run did to one pipeline.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// Rows in raw.
+    pub landed: u64,
+    /// Messages in rejects.
+    pub rejected: u64,
+    /// Messages skipped by rule.
+    pub skipped: u64,
+    /// Offsets without message.
+    pub gaps: u64,
+    /// First offset of the run, per partition.
+    pub first: BTreeMap<i32, i64>,
+    /// Next offset to read, per partition.
+    pub next: BTreeMap<i32, i64>,
+}
+
+/// The committing task of one pipeline.
+pub struct Committer {
+    /// Which pipeline.
+    pub pipeline: Arc<Pipeline>,
+    /// The run.
+    pub options: StreamOptions,
+    /// The raw table, shared with the takeover.
+    pub raw: Arc<Mutex<Table>>,
+    /// The rejects table.
+    pub rejects: RejectsTable,
+    /// The ledger of raw commits.
+    pub ledger: Ledger,
+    /// Live figures.
+    pub meter: Arc<Meter>,
+    /// Clock of the commit times.
+    pub clock: Clock,
+    /// How many parts make a flush.
+    pub workers: usize,
+    /// Number of partitions of the topic, as last seen.
+    pub partition_count: Arc<std::sync::atomic::AtomicI32>,
+}
+
+/// A flush, put together from the workers' parts.
+struct Flush {
+    sequence: u64,
+    files: Vec<(PartitionValues, EncodedFile)>,
+    rejects: Vec<RecordBatch>,
+    partitions: BTreeMap<i32, PartitionFlush>,
+    dates: BTreeMap<i32, RowSum>,
+}
+
+enum Landed {
+    At(Option<i64>),
+    Elsewhere,
+}
+
+impl Committer {
+    /// Commits flushes until the workers hang up; returns what the run did.
+    pub async fn run(
+        mut self,
+        mut parts: UnboundedReceiver<FlushPart>,
+        outcomes: crossbeam_channel::Sender<Outcome>,
+    ) -> Totals {
+        let mut totals = Totals::default();
+        let mut waiting: Vec<FlushPart> = Vec::new();
+        while let Some(part) = parts.recv().await {
+            waiting.push(part);
+            if waiting.len() < self.workers {
+                continue;
+            }
+            let flush = Flush::of(std::mem::take(&mut waiting));
+            let outcome = self.settle(flush, &mut totals).await.unwrap_or_else(Outcome::Failed);
+            if outcomes.send(outcome).is_err() {
+                break;
+            }
+        }
+        if let Err(error) = self.copy_ledger().await {
+            tracing::warn!(pipeline = %self.pipeline.name, %error, "the ledger is behind; the next run copies on");
+        }
+        totals
+    }
+
+    async fn settle(&mut self, flush: Flush, totals: &mut Totals) -> Result<Outcome> {
+        let partitions = flush.partitions.clone();
+        match self.land(flush).await? {
+            Landed::Elsewhere => Ok(Outcome::Elsewhere),
+            Landed::At(version) => {
+                self.count(&partitions, totals);
+                if let Some(version) = version {
+                    self.meter.version.store(version, Relaxed);
+                    self.after_commit(version).await;
+                }
+                self.check_limit(totals)?;
+                let nexts = partitions.iter().map(|(p, f)| (*p, f.progress.next.0)).collect();
+                Ok(Outcome::Committed { nexts })
+            }
+        }
+    }
+
+    /// Lands a flush: rejects first, raw second. `At(None)` had nothing new to say.
+    async fn land(&mut self, flush: Flush) -> Result<Landed> {
+        if let Some(partition) = flush.partitions.iter().find(|(_, f)| !f.tally.balances()).map(|(p, _)| p) {
+            return Err(self.error(Class::Internal, format!("the counts of partition {partition} do not balance")));
+        }
+        let raw = self.raw.clone();
+        let mut raw = raw.lock().await;
+        if self.has_nothing_new(&flush, &raw) {
+            return Ok(Landed::At(None));
+        }
+        faults::point("before_write");
+        let adds = self.upload(&raw, flush.files).await?;
+        faults::point("after_write");
+        let claims = claims(&flush.partitions);
+        let identity = Identity { run_id: self.options.run_id.clone(), sequence: flush.sequence };
+        if !flush.rejects.is_empty() {
+            let mut patience = Patience::new(&self.options);
+            loop {
+                match self.rejects.land(&flush.rejects, &claims, &mut raw, &self.pipeline, &identity).await {
+                    Ok(RejectsVerdict::Landed) => break,
+                    Ok(RejectsVerdict::AlreadyInRaw) => return Ok(Landed::At(Some(raw.version()))),
+                    Ok(RejectsVerdict::Elsewhere) => return Ok(Landed::Elsewhere),
+                    Err(error) => patience.pause(error).await?,
+                }
+            }
+        }
+        faults::point("after_rejects_commit");
+        let info = self.info(identity, &self.progress(&raw).topic, &flush.partitions, &flush.dates);
+        let landed = self.commit_raw(&mut raw, adds, &claims, &flush.partitions, &info).await?;
+        faults::point("after_raw_commit");
+        Ok(landed)
+    }
+
+    async fn commit_raw(
+        &self,
+        raw: &mut Table,
+        adds: Vec<AddedFile>,
+        claims: &[Claim],
+        partitions: &BTreeMap<i32, PartitionFlush>,
+        info: &RawCommit,
+    ) -> Result<Landed> {
+        let mut patience = Patience::new(&self.options);
+        loop {
+            match judge(claims, &self.progress(raw).nexts()) {
+                Verdict::AlreadyThere => return Ok(Landed::At(Some(raw.version()))),
+                Verdict::Elsewhere(log) => {
+                    tracing::info!(pipeline = %self.pipeline.name, ?log, "flush dropped: the log is elsewhere");
+                    return Ok(Landed::Elsewhere);
+                }
+                Verdict::Commit => {}
+            }
+            let mut commit = Commit::new("WRITE", info)?;
+            commit.adds = adds.clone();
+            commit.txns = self.txns(raw, partitions);
+            match raw.commit(commit).await {
+                CommitOutcome::Committed(version) => return Ok(Landed::At(Some(version))),
+                CommitOutcome::Conflicted => {}
+                CommitOutcome::Unknown(error) | CommitOutcome::Failed(error) => patience.pause(error).await?,
+            }
+            while let Err(error) = raw.refresh().await {
+                patience.pause(error).await?;
+            }
+        }
+    }
+
+    fn progress(&self, raw: &Table) -> TopicProgress {
+        AppIds::new(&self.pipeline.name).read(&self.pipeline.topic, raw.txns())
+    }
+
+    fn txns(&self, raw: &Table, partitions: &BTreeMap<i32, PartitionFlush>) -> Vec<(String, i64)> {
+        let ids = AppIds::new(&self.pipeline.name);
+        let progress = self.progress(raw);
+        let mut txns: Vec<_> =
+            partitions.iter().flat_map(|(p, flush)| ids.write(&progress.topic, *p, &flush.progress)).collect();
+        let count = self.partition_count.load(Relaxed);
+        if count > 0 && progress.partition_count != Some(count) {
+            txns.push(ids.write_partition_count(&progress.topic, count));
+        }
+        txns
+    }
+
+    /// Nothing read, nothing passed, no instant reached: no commit is owed.
+    fn has_nothing_new(&self, flush: &Flush, raw: &Table) -> bool {
+        let progress = self.progress(raw);
+        let count = self.partition_count.load(Relaxed);
+        (count == 0 || progress.partition_count == Some(count))
+            && flush.partitions.iter().all(|(p, f)| {
+                f.tally.is_empty() && progress.partitions.get(p).is_some_and(|log| *log == f.progress)
+            })
+    }
+
+    async fn upload(&self, raw: &Table, files: Vec<(PartitionValues, EncodedFile)>) -> Result<Vec<AddedFile>> {
+        use futures::{StreamExt, TryStreamExt};
+        let sink = raw.sink();
+        futures::stream::iter(files)
+            .map(|(values, file)| {
+                let sink = sink.clone();
+                async move {
+                let mut patience = Patience::new(&self.options);
+                loop {
+                    match sink.put(values.clone(), file.clone()).await {
+                        Ok(added) => return Ok(added),
+                        Err(error) => patience.pause(error).await?,
+                    }
+                }
+            }})
+            .buffer_unordered(UPLOADS_MAX)
+            .try_collect()
+            .await
+    }
+
+    /// Checkpoint and ledger are conveniences: a failure is logged, and the next commit tries again.
+    async fn after_commit(&mut self, version: i64) {
+        if version > 0 && version % CHECKPOINT_EVERY == 0 {
+            faults::point("at_checkpoint");
+            let raw = self.raw.lock().await;
+            if let Err(error) = raw.checkpoint().await {
+                tracing::warn!(pipeline = %self.pipeline.name, version, %error, "no checkpoint this time");
+            }
+            drop(raw);
+            if let Err(error) = self.copy_ledger().await {
+                tracing::warn!(pipeline = %self.pipeline.name, version, %error, "the ledger is behind");
+            }
+        }
+    }
+
+    async fn copy_ledger(&mut self) -> Result<()> {
+        let raw = self.raw.lock().await;
+        self.ledger.copy(&raw, &self.pipeline.name).await
+    }
+
+    fn count(&self, partitions: &BTreeMap<i32, PartitionFlush>, totals: &mut Totals) {
+        for (partition, flush) in partitions {
+            let tally = &flush.tally;
+            totals.landed += tally.landed;
+            totals.rejected += tally.rejected;
+            totals.skipped += tally.skipped;
+            totals.gaps += tally.gap_len();
+            totals.first.entry(*partition).or_insert(tally.from.0);
+            totals.next.insert(*partition, tally.to.0);
+        }
+        self.meter.landed.store(totals.landed, Relaxed);
+        self.meter.rejected.store(totals.rejected, Relaxed);
+        self.meter.skipped.store(totals.skipped, Relaxed);
+        self.meter.gaps.store(totals.gaps, Relaxed);
+        Meter::add(&self.meter.commits, 1);
+    }
+
+    fn check_limit(&self, totals: &Totals) -> Result<()> {
+        let messages = totals.landed + totals.rejected;
+        let broken = match self.pipeline.rejects.limit {
+            None => false,
+            Some(RejectsLimit::Count(max)) => totals.rejected > max,
+            Some(RejectsLimit::Share(max)) => {
+                messages >= SHARE_AFTER && totals.rejected as f64 > max * messages as f64
+            }
+        };
+        if !broken {
+            return Ok(());
+        }
+        let what = format!("{} of {messages} messages of this run were rejected, beyond `rejects.limit`", totals.rejected);
+        Err(self.error(Class::Limit, what).hint(format!(
+            "everything read is committed; see `deltaworks rejects list {}`, mend the contract or the producer, and run again",
+            self.pipeline.name
+        )))
+    }
+
+    fn info(
+        &self,
+        identity: Identity,
+        topic: &str,
+        partitions: &BTreeMap<i32, PartitionFlush>,
+        dates: &BTreeMap<i32, RowSum>,
+    ) -> RawCommit {
+        let entry = |(partition, f): (&i32, &PartitionFlush)| PartitionEntry {
+            partition: *partition,
+            tally: f.tally.clone(),
+            frontier_ms: f.progress.frontier_ms,
+            reached_ms: f.progress.reached_ms,
+            seen_ms: f.progress.seen_ms,
+        };
+        let date = |(date, sum): (&i32, &RowSum)| {
+            (spell_date(*date), DateEntry { rows: sum.rows, checksum: Checksum(sum.sum) })
+        };
+        RawCommit {
+            identity,
+            pipeline: self.pipeline.name.clone(),
+            topic: topic.to_owned(),
+            partitions: partitions.iter().map(entry).collect(),
+            dates: dates.iter().map(date).collect(),
+        }
+    }
+
+    fn error(&self, class: Class, message: String) -> Error {
+        Error::new(Stage::Land, class, format!("pipeline `{}`: {message}", self.pipeline.name))
+    }
+}
+
+impl Flush {
+    fn of(parts: Vec<FlushPart>) -> Self {
+        let mut whole = Self {
+            sequence: parts.first().map_or(0, |p| p.sequence),
+            files: Vec::new(),
+            rejects: Vec::new(),
+            partitions: BTreeMap::new(),
+            dates: BTreeMap::new(),
+        };
+        for part in parts {
+            whole.files.extend(part.files);
+            whole.rejects.extend(part.rejects.into_iter().filter(|b| b.num_rows() > 0));
+            whole.partitions.extend(part.partitions);
+            for (date, sum) in part.dates {
+                whole.dates.entry(date).or_default().merge(sum);
+            }
+        }
+        whole
+    }
+}
+
+/// Spells days since the Unix epoch as an ISO date.
+fn spell_date(days: i32) -> String {
+    use jiff::ToSpan;
+    let epoch = jiff::civil::date(1970, 1, 1);
+    epoch.checked_add(i64::from(days).days()).map_or_else(|_| format!("day {days}"), |date| date.to_string())
+}
+
+fn claims(partitions: &BTreeMap<i32, PartitionFlush>) -> Vec<Claim> {
+    let range = |f: &PartitionFlush| OffsetRange { from: f.tally.from, to: f.tally.to };
+    partitions.iter().map(|(partition, f)| Claim { partition: *partition, range: range(f) }).collect()
+}
+
+/// How long to go on trying while the store or another writer is in the way.
+pub struct Patience {
+    until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Patience {
+    /// Unbounded runs never give up; bounded ones do after a while.
+    pub fn new(options: &StreamOptions) -> Self {
+        let until = options.until_caught_up.then(|| Instant::now() + options.give_up_after);
+        Self { until, pause: PAUSES.0 }
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// Gives `error` back if it is none that a retry can help, or if patience is at its end.
+    pub async fn pause(&mut self, error: Error) -> Result<()> {
+        if !error.class.retryable() || self.until.is_some_and(|until| Instant::now() + self.pause > until) {
+            return Err(error);
+        }
+        tracing::warn!(%error, pause_ms = self.pause.as_millis() as u64, "trying again");
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        Ok(())
+    }
+}
+
