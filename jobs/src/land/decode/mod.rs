@@ -4,6 +4,7 @@
 //! leaves no trace in the columns and costs its neighbours nothing. JSON is the first format behind
 //! the trait.
 
+use crate::Result;
 use crate::kafka::message::Message;
 use arrow::array::RecordBatch;
 use deltaworks_core::reason::Refusal;
@@ -24,7 +25,10 @@ pub trait Decoder: Send {
     fn bytes(&self) -> usize;
 
     /// Takes the rows: the contract's columns in order, then `_extra` if it is kept.
-    fn finish(&mut self) -> RecordBatch;
+    ///
+    /// # Errors
+    /// None that a message can cause: only if the columns do not make a record batch.
+    fn finish(&mut self) -> Result<RecordBatch>;
 }
 
 /// What landing must know of a row that was appended.
