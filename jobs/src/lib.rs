@@ -4,6 +4,7 @@
 //! project ─> land (kafka ─> decode ─> flush ─> lake) ─> engine (query)
 //! ```
 
+pub mod checksum;
 pub mod error;
 pub mod project;
 

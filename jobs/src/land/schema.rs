@@ -96,9 +96,7 @@ fn kind_type(kind: &Kind) -> DataType {
         Kind::Boolean => DataType::Boolean,
         Kind::Date => DataType::Date32,
         Kind::Timestamp(_) => timestamp_type(),
-        Kind::Object(columns) => {
-            DataType::Struct(columns.iter().map(column_field).collect::<Fields>())
-        }
+        Kind::Object(columns) => DataType::Struct(columns.iter().map(column_field).collect::<Fields>()),
         Kind::Array(item) => DataType::List(Arc::new(element_field(item))),
     }
 }

@@ -4,6 +4,19 @@
 //! leaves no trace in the columns and costs its neighbours nothing. JSON is the first format behind
 //! the trait.
 
+mod columns;
+mod depth;
+pub mod json;
+mod leaf;
+mod node;
+mod number;
+mod object;
+mod refusal;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+
 use crate::Result;
 use crate::kafka::message::Message;
 use arrow::array::RecordBatch;
