@@ -3,7 +3,7 @@
 use super::*;
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array,
-    Int32Array, Int64Array, ListArray, StringArray, StringViewArray, TimestampMicrosecondArray, UInt32Array,
+    Int64Array, ListArray, StringArray, StringViewArray, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Field, Fields};
@@ -171,7 +171,8 @@ fn uncovered_types_and_columns_are_named() {
     assert!(row_sums(&whole, &["d"]).is_ok());
 }
 
-/// The format: these numbers may never change.
+/// The format: these numbers may never change. They were made by a second implementation, written
+/// from the module's text.
 #[test]
 fn known_sums() {
     let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None])]);
@@ -187,5 +188,14 @@ fn known_sums() {
     .iter()
     .map(|s| format!("{:032x}", s[0]))
     .collect();
-    insta::assert_snapshot!(sums.join("\n"));
+    let known = [
+        "22c9e84c418de96184def6fabd4264f2",
+        "6d5030c065020fd3fb1a2cab83f3ecf8",
+        "2f71a707a58df622ef5fb6be9e668eaf",
+        "c3e0d944dac036bb2b8fe353ccd614eb",
+        "a23c0c1192fb77a8016fae5e7cfe50ee",
+        "4feaed2eb5bf6b5916950955fae2e9b1",
+        "e514fd3ba51117ad05f80708adb6c5a9",
+    ];
+    assert_eq!(sums, known);
 }

@@ -240,7 +240,7 @@ impl Decoder for JsonDecoder {
         let rows = std::mem::take(&mut self.rows);
         self.input_bytes = 0;
         let mut arrays = Vec::with_capacity(self.schema.fields().len());
-        let mut take_all = || {
+        let take_all = || {
             for (_, node) in &mut self.columns {
                 arrays.push(node.take()?);
             }

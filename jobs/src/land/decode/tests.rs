@@ -15,10 +15,10 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-const CLOCK_MS: i64 = 1_785_000_000_000;
+pub(super) const CLOCK_MS: i64 = 1_785_000_000_000;
 const GOOD: &str = r#"{"id":"a1","at":"2026-07-25T17:00:00Z","n":5}"#;
 
-fn col(name: &str, kind: Kind) -> Column {
+pub(super) fn col(name: &str, kind: Kind) -> Column {
     Column {
         name: name.into(),
         source: Source::Field,
@@ -30,7 +30,7 @@ fn col(name: &str, kind: Kind) -> Column {
     }
 }
 
-fn required(column: Column) -> Column {
+pub(super) fn required(column: Column) -> Column {
     Column { required: true, ..column }
 }
 
@@ -39,11 +39,11 @@ fn between(column: Column, least: i64, most: i64) -> Column {
     Column { rules: Rules { minimum: bound(least), maximum: bound(most), ..Rules::default() }, ..column }
 }
 
-fn time() -> Kind {
+pub(super) fn time() -> Kind {
     Kind::Timestamp(TimestampForm::Rfc3339 { zone: None })
 }
 
-fn decimal() -> Kind {
+pub(super) fn decimal() -> Kind {
     Kind::Decimal { precision: 6, scale: 2 }
 }
 
@@ -72,7 +72,7 @@ fn columns() -> Vec<Column> {
     ]
 }
 
-fn pipeline(columns: Vec<Column>) -> Pipeline {
+pub(super) fn pipeline(columns: Vec<Column>) -> Pipeline {
     Pipeline {
         name: "events".into(),
         topic: "events".into(),
@@ -543,6 +543,8 @@ fn cell(column: &Column, array: &dyn Array, at: usize) -> Value {
 fn wanted(column: &Column, value: Option<&Value>) -> Value {
     match (&column.kind, value.unwrap_or(&Value::Null)) {
         (_, Value::Null) => Value::Null,
+        // `Value` reads floats with a last digit of its own, so it must read both sides
+        (Kind::Json, value) => serde_json::from_str(&value.to_string()).unwrap(),
         (Kind::Double, Value::Number(n)) => n.as_f64().unwrap().into(),
         (Kind::Decimal { .. }, Value::Number(n)) => (n.as_f64().unwrap() + 0.0).into(),
         (Kind::Float, Value::Number(n)) => n.to_string().parse::<f32>().unwrap().into(),
