@@ -14,6 +14,7 @@
 
 pub mod decode;
 pub mod schema;
+<<<<<<< HEAD
 
 pub mod options;
 pub mod inspect;
@@ -33,3 +34,5 @@ mod rejects;
 
 pub use options::{DataLoss, Start, StreamOptions};
 pub use stream::{PipelineReport, StreamReport, stream};
+=======
+>>>>>>> f941935e2e1f36fed7b0151139f00a9df78cb00c

@@ -4,6 +4,22 @@
 //! leaves no trace in the columns and costs its neighbours nothing. JSON is the first format behind
 //! the trait.
 
+mod columns;
+mod depth;
+pub mod json;
+mod leaf;
+mod node;
+mod number;
+mod object;
+#[cfg(test)]
+mod rate;
+mod refusal;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+
+use crate::Result;
 use crate::kafka::message::Message;
 use arrow::array::RecordBatch;
 use deltaworks_core::reason::Refusal;
@@ -24,7 +40,10 @@ pub trait Decoder: Send {
     fn bytes(&self) -> usize;
 
     /// Takes the rows: the contract's columns in order, then `_extra` if it is kept.
-    fn finish(&mut self) -> RecordBatch;
+    ///
+    /// # Errors
+    /// None that a message can cause: only if the columns do not make a record batch.
+    fn finish(&mut self) -> Result<RecordBatch>;
 }
 
 /// What landing must know of a row that was appended.
