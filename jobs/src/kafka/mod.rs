@@ -5,11 +5,17 @@
 //!        ─> watermarks ─> start          admin, producer, mock: what a topic needs to exist
 //! ```
 
-pub mod batch;
-pub mod config;
+pub mod admin;
 pub mod message;
+pub mod mock;
+pub mod monitor;
+pub mod producer;
 pub mod source;
+pub mod start;
+pub mod watermarks;
 
+mod batch;
+mod config;
 mod context;
 
 use crate::error::{Class, Error, Result, Stage};
