@@ -1,0 +1,505 @@
+//! Reads one topic: what to read is decided by the caller, what arrives is handed over in chunks.
+//!
+//! A [`Source`] is used from one thread. [`Source::poll`] reports what the group wants
+//! ([`Event::Assigning`], [`Event::Revoking`], [`Event::Lost`]); the caller answers with
+//! [`Source::assign`] or [`Source::unassign`] when it is ready (offsets looked up, or flushed), and
+//! polls on meanwhile, with `max` 0 if it has no room. Where to begin is always an explicit offset:
+//! nothing is ever read from the group's offsets.
+//!
+//! Invariants: S1 between two `assign` or `seek` of a partition its messages come in order, each
+//! once, and none is jumped; S2 after `assign` or `seek` nothing from before it is delivered; S3 a
+//! partition that is not assigned delivers nothing. To hold S1 over a rebalance, every partition
+//! that is kept is sent back to its position: librdkafka pauses all of them meanwhile and would go on
+//! where it believes we are, which after an end-of-partition in a batch is one message too far.
+
+use super::batch::{Notice, OwnQueue, c_name};
+use super::config;
+use super::context::{Context, Request, RequestKind};
+use super::message::Chunk;
+use crate::error::{Class, Error, Result, Stage};
+use crate::project::settings::Options;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Who decides which partitions are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// The consumer group of this name.
+    Group {
+        /// `group.id`.
+        group: String,
+    },
+    /// The user: these partitions. The group is only where offsets are committed for lag tools.
+    Manual {
+        /// `group.id` of the commits.
+        group: String,
+        /// Partitions to read.
+        partitions: Vec<i32>,
+    },
+}
+
+/// What a poll tells besides messages. An event comes after the messages of the same poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// These partitions are ours as soon as [`Source::assign`] is called for all of them (the list
+    /// may be empty and is answered all the same).
+    Assigning(Vec<i32>),
+    /// These partitions go to another member as soon as [`Source::unassign`] is called.
+    Revoking(Vec<i32>),
+    /// These partitions are somebody else's already; answered by [`Source::unassign`].
+    Lost(Vec<i32>),
+    /// Everything readable below `position` was delivered; later offsets do not exist yet or are not
+    /// readable yet (an open transaction).
+    EndOfPartition {
+        /// Partition.
+        partition: i32,
+        /// The next offset that can be delivered.
+        position: i64,
+    },
+    /// The broker is away or unwilling; librdkafka goes on trying.
+    Trouble {
+        /// librdkafka's words, without secrets.
+        text: String,
+    },
+}
+
+/// How long one wait lasts before rebalances and errors are served again.
+const SLICE: Duration = Duration::from_millis(50);
+/// How long a seek may take before it is tried again at the next poll.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker may take to answer when a source is opened.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes at which a chunk is full, whatever `max` says; one step may overshoot.
+const CHUNK_BYTES: usize = 2 << 20;
+/// Messages of one call into librdkafka.
+const STEP: usize = 1_024;
+
+/// A reader of one topic.
+pub struct Source {
+    // Before `consumer`: a queue must be destroyed before its client.
+    queue: Option<OwnQueue>,
+    consumer: Arc<BaseConsumer<Context>>,
+    topic: String,
+    topic_c: CString,
+    want_headers: bool,
+    group: bool,
+    /// Assigned partitions and the offset that each delivers next, or a later one.
+    next: BTreeMap<i32, i64>,
+    /// Assigned partitions that must be sent to their `next` before they deliver again.
+    astray: BTreeSet<i32>,
+    paused: BTreeSet<i32>,
+    unanswered: Option<Request>,
+    /// Requests that are ours, not librdkafka's: the manual assignment.
+    manual: Option<Vec<i32>>,
+    notices: Vec<Notice>,
+}
+
+impl Source {
+    /// Opens a reader of `topic`; `queue_bytes` is the memory that prefetched messages may take.
+    ///
+    /// # Errors
+    /// [`Class::User`] for a refused option, failed authentication, a missing topic or partition;
+    /// [`Class::Outside`] if no broker answers.
+    pub fn open(options: &Options, topic: &str, mode: Mode, queue_bytes: usize, want_headers: bool) -> Result<Self> {
+        let (group, manual) = match mode {
+            Mode::Group { group } => (group, None),
+            Mode::Manual { group, partitions } => (group, Some(partitions)),
+        };
+        let topic_c = c_name(topic).ok_or_else(|| user(format!("topic name {topic:?} is not valid")))?;
+        let client: BaseConsumer<Context> = config::consumer(options, &group, queue_bytes)?
+            .create_with_context(Context::new(options))
+            .map_err(|e| config::refused(&e, options))?;
+        let source = Self {
+            queue: None,
+            consumer: Arc::new(client),
+            topic: topic.to_owned(),
+            topic_c,
+            want_headers,
+            group: manual.is_none(),
+            next: BTreeMap::new(),
+            astray: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            unanswered: None,
+            manual,
+            notices: Vec::new(),
+        };
+        let count = super::topic_partitions(&source.consumer, topic, OPEN_TIMEOUT)?;
+        if let Some(&missing) = source.manual.iter().flatten().find(|&&p| !(0..count).contains(&p)) {
+            return Err(user(format!("topic `{topic}` has no partition {missing}: it has {count}")));
+        }
+        if source.group {
+            source.consumer.subscribe(&[topic]).map_err(|e| source.failed("subscribing", &e))?;
+        }
+        Ok(source)
+    }
+
+    /// Serves the group, then takes up to `max` messages into `chunk` (emptied first), waiting up to
+    /// `timeout` for the first. With `max` 0 it only keeps the membership alive. Returns at once
+    /// with whatever there is when the group wants something.
+    ///
+    /// # Errors
+    /// [`Class::InputLost`] if an offset is not in the log any more; [`Class::User`] for refused
+    /// credentials, missing rights or a deleted topic; [`Class::Outside`] for a message that the
+    /// broker holds but librdkafka cannot read.
+    pub fn poll(&mut self, chunk: &mut Chunk, max: usize, timeout: Duration, clock_ms: i64) -> Result<Vec<Event>> {
+        chunk.clear();
+        chunk.clock_ms = clock_ms;
+        let deadline = Instant::now() + timeout;
+        let mut events = Vec::new();
+        self.realign();
+        self.serve(chunk, Duration::ZERO, &mut events)?;
+        loop {
+            self.fill(chunk, max, Duration::ZERO, &mut events)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !chunk.messages.is_empty() || !events.is_empty() || left.is_zero() {
+                return Ok(events);
+            }
+            let slice = left.min(SLICE);
+            if max == 0 || self.queue.is_none() {
+                self.serve(chunk, slice, &mut events)?;
+            } else {
+                self.fill(chunk, max, slice, &mut events)?;
+                self.serve(chunk, Duration::ZERO, &mut events)?;
+            }
+        }
+    }
+
+    /// Carries out [`Event::Assigning`]: reads each partition from its offset on.
+    ///
+    /// # Errors
+    /// [`Class::Outside`] if librdkafka refuses.
+    pub fn assign(&mut self, starts: &[(i32, i64)]) -> Result<()> {
+        let cooperative = self.answered().is_none_or(|r| r.cooperative);
+        if self.queue.is_none() || self.next.is_empty() {
+            self.queue = Some(OwnQueue::new(&self.consumer));
+        }
+        let kept: Vec<i32> = self.next.keys().copied().collect();
+        self.next.extend(starts.iter().copied());
+        for (partition, _) in starts {
+            self.paused.remove(partition);
+            let forwarded = self.queue.as_ref().is_some_and(|q| q.forward(&self.topic_c, *partition));
+            if !forwarded {
+                return Err(outside(format!("no queue for `{}` partition {partition}", self.topic)));
+            }
+        }
+        if cooperative {
+            let list = self.list(starts.iter().copied())?;
+            self.consumer.incremental_assign(&list).map_err(|e| self.failed("assigning", &e))?;
+            self.astray.extend(kept);
+        } else {
+            let list = self.list(self.next.iter().map(|(p, o)| (*p, *o)))?;
+            self.consumer.assign(&list).map_err(|e| self.failed("assigning", &e))?;
+        }
+        self.realign();
+        Ok(())
+    }
+
+    /// Carries out [`Event::Revoking`] or [`Event::Lost`], or gives partitions up by hand.
+    ///
+    /// # Errors
+    /// [`Class::Outside`] if librdkafka refuses.
+    pub fn unassign(&mut self, partitions: &[i32]) -> Result<()> {
+        let cooperative = self.answered().is_none_or(|r| r.cooperative);
+        let ours: Vec<(i32, i64)> = partitions.iter().filter_map(|p| self.next.remove(p).map(|o| (*p, o))).collect();
+        for (partition, _) in &ours {
+            self.astray.remove(partition);
+            self.paused.remove(partition);
+        }
+        if cooperative {
+            let list = self.list(ours)?;
+            self.consumer.incremental_unassign(&list).map_err(|e| self.failed("giving up partitions", &e))?;
+            self.astray.extend(self.next.keys());
+        } else {
+            self.next.clear();
+            self.consumer.unassign().map_err(|e| self.failed("giving up partitions", &e))?;
+        }
+        if self.next.is_empty() {
+            self.queue = None;
+        }
+        self.realign();
+        Ok(())
+    }
+
+    /// Reads these partitions from these offsets on; those not assigned are left out. A seek that
+    /// cannot be carried out now is carried out by a later poll; until then the partition is silent.
+    pub fn seek(&mut self, targets: &[(i32, i64)]) {
+        for (partition, offset) in targets {
+            if let Some(next) = self.next.get_mut(partition) {
+                *next = *offset;
+                self.astray.insert(*partition);
+            }
+        }
+        self.realign();
+    }
+
+    /// Commits the group's offsets, for lag tools; they are never read back. The broker's answer is
+    /// not awaited.
+    ///
+    /// # Errors
+    /// For the log only.
+    pub fn commit_group(&self, nexts: &[(i32, i64)]) -> Result<()> {
+        let list = self.list(nexts.iter().copied())?;
+        self.consumer.commit(&list, CommitMode::Async).map_err(|e| self.failed("committing the group's offsets", &e))
+    }
+
+    /// Stops fetching these partitions; what was prefetched is dropped and fetched again later.
+    ///
+    /// # Errors
+    /// [`Class::Outside`] if librdkafka refuses.
+    pub fn pause(&mut self, partitions: &[i32]) -> Result<()> {
+        let ours: Vec<_> = self.assigned_of(partitions);
+        self.consumer.pause(&self.list(ours.iter().copied())?).map_err(|e| self.failed("pausing", &e))?;
+        self.paused.extend(ours.iter().map(|(p, _)| *p));
+        Ok(())
+    }
+
+    /// Fetches these partitions again, from where they were left.
+    ///
+    /// # Errors
+    /// [`Class::Outside`] if librdkafka refuses.
+    pub fn resume(&mut self, partitions: &[i32]) -> Result<()> {
+        let ours: Vec<_> = self.assigned_of(partitions);
+        self.consumer.resume(&self.list(ours.iter().copied())?).map_err(|e| self.failed("resuming", &e))?;
+        for (partition, _) in ours {
+            self.paused.remove(&partition);
+            self.astray.insert(partition);
+        }
+        self.realign();
+        Ok(())
+    }
+
+    /// The assigned partitions and the offset that each delivers next, or a later one.
+    #[must_use]
+    pub const fn positions(&self) -> &BTreeMap<i32, i64> {
+        &self.next
+    }
+
+    fn assigned_of(&self, partitions: &[i32]) -> Vec<(i32, i64)> {
+        partitions.iter().filter_map(|p| self.next.get(p).map(|o| (*p, *o))).collect()
+    }
+
+    /// Takes the request that the caller is answering. `None`: nobody asked, or the manual
+    /// assignment; both are incremental.
+    fn answered(&mut self) -> Option<Request> {
+        self.unanswered.take().or_else(|| {
+            // The group's protocol holds for partitions given up unasked, too.
+            let eager =
+                self.group && matches!(self.consumer.rebalance_protocol(), rdkafka::consumer::RebalanceProtocol::Eager);
+            eager.then(|| Request { kind: RequestKind::Revoke, partitions: Vec::new(), cooperative: false })
+        })
+    }
+
+    /// Sends partitions that may be astray to their positions.
+    fn realign(&mut self) {
+        let astray: Vec<(i32, i64)> = self.astray.iter().filter_map(|p| self.next.get(p).map(|o| (*p, *o))).collect();
+        if astray.is_empty() {
+            return;
+        }
+        let outcome = self
+            .list(astray)
+            .map_err(|e| e.to_string())
+            .and_then(|l| self.consumer.seek_partitions(l, SEEK_TIMEOUT).map_err(|e| e.to_string()));
+        match outcome {
+            Ok(list) => {
+                for element in list.elements() {
+                    match element.error() {
+                        Ok(()) => drop(self.astray.remove(&element.partition())),
+                        Err(error) => {
+                            let partition = element.partition();
+                            tracing::debug!(topic = self.topic, partition, %error, "seek put off");
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(topic = self.topic, error, "seeks put off"),
+        }
+    }
+
+    /// Serves rebalances and errors.
+    fn serve(&mut self, chunk: &mut Chunk, timeout: Duration, events: &mut Vec<Event>) -> Result<()> {
+        if let Some(partitions) = self.manual.take() {
+            events.push(Event::Assigning(partitions));
+        }
+        let polled = self.consumer.poll(timeout);
+        let failure = match polled {
+            Some(Ok(message)) => {
+                // Cannot happen, since queues are forwarded before they are assigned; were it to
+                // happen, the message lies before everything in the own queue.
+                let (partition, offset) = (message.partition(), message.offset());
+                if wanted(&mut self.next, &self.astray, partition, offset) {
+                    let time = message.timestamp().to_millis();
+                    chunk.push(partition, offset, time, message.key(), message.payload(), []);
+                }
+                None
+            }
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        let mut said = self.consumer.context().take_errors();
+        if let Some(code) = failure.as_ref().and_then(KafkaError::rdkafka_error_code)
+            && !said.iter().any(|(c, _)| *c == code)
+            && code != Code::PartitionEOF
+        {
+            said.push((code, code.to_string()));
+        }
+        for (code, text) in said {
+            events.push(judge(&self.topic, code, None, text)?);
+        }
+        while let Some(request) = self.consumer.context().take_request() {
+            events.push(match request.kind {
+                RequestKind::Assign => Event::Assigning(request.partitions.clone()),
+                RequestKind::Revoke => Event::Revoking(request.partitions.clone()),
+                RequestKind::Lost => Event::Lost(request.partitions.clone()),
+            });
+            self.unanswered = Some(request);
+        }
+        Ok(())
+    }
+
+    /// Takes messages until the chunk is full or the queue is empty.
+    fn fill(&mut self, chunk: &mut Chunk, max: usize, wait: Duration, events: &mut Vec<Event>) -> Result<()> {
+        let Some(queue) = self.queue.as_mut() else { return Ok(()) };
+        let mut wait = wait;
+        while chunk.messages.len() < max && chunk.arena.len() < CHUNK_BYTES {
+            let step = step(chunk, max);
+            let (next, astray) = (&mut self.next, &self.astray);
+            let n = queue.take(chunk, step, wait, self.want_headers, &mut self.notices, |partition, offset| {
+                wanted(next, astray, partition, offset)
+            });
+            if n < step {
+                break;
+            }
+            wait = Duration::ZERO;
+        }
+        for notice in std::mem::take(&mut self.notices) {
+            if !self.next.contains_key(&notice.partition) || self.astray.contains(&notice.partition) {
+                continue;
+            }
+            if notice.code == Code::PartitionEOF {
+                let later = chunk.messages[notice.after..].iter().any(|m| m.partition == notice.partition);
+                // More came since: that end is not the end any more, and another notice will come.
+                if !later {
+                    let position = notice.offset;
+                    self.next.insert(notice.partition, position);
+                    events.push(Event::EndOfPartition { partition: notice.partition, position });
+                }
+                continue;
+            }
+            let text = self.consumer.context().redact(&notice.text);
+            events.push(judge(&self.topic, notice.code, Some((notice.partition, notice.offset)), text)?);
+        }
+        Ok(())
+    }
+
+    fn list(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))
+                .map_err(|_| user(format!("offset {offset} of `{}` partition {partition} is not valid", self.topic)))?;
+        }
+        Ok(list)
+    }
+
+    fn failed(&self, doing: &str, error: &KafkaError) -> Error {
+        let text = self.consumer.context().redact(&error.to_string());
+        outside(format!("{doing} failed for topic `{}`: {text}", self.topic))
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        // A request without answer would hold up the close for ever.
+        if self.group {
+            let everything: Vec<i32> = self.next.keys().copied().collect();
+            if self.unanswered.is_some() || !everything.is_empty() {
+                if let Err(error) = self.unassign(&everything) {
+                    tracing::debug!(%error, "giving up partitions while closing");
+                }
+            }
+        }
+        self.queue = None;
+    }
+}
+
+/// Whether a message belongs to the stream as it is now; then the partition has moved past it.
+fn wanted(next: &mut BTreeMap<i32, i64>, astray: &BTreeSet<i32>, partition: i32, offset: i64) -> bool {
+    match next.get_mut(&partition) {
+        Some(next) if offset >= *next && (astray.is_empty() || !astray.contains(&partition)) => {
+            *next = offset + 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// How many messages to take next, so that a chunk of large ones does not outgrow its bytes.
+fn step(chunk: &Chunk, max: usize) -> usize {
+    let taken = chunk.messages.len();
+    let by_bytes = match taken {
+        0 => 64,
+        n => CHUNK_BYTES.saturating_sub(chunk.arena.len()) / (chunk.arena.len() / n).max(1) + 1,
+    };
+    by_bytes.min(STEP).min(max - taken)
+}
+
+/// What becomes of an error of librdkafka's: an event if it goes on by itself, else an error.
+pub(super) fn judge(topic: &str, code: Code, place: Option<(i32, i64)>, text: String) -> Result<Event> {
+    let at = place.map_or_else(String::new, |(partition, offset)| format!(" partition {partition} offset {offset}"));
+    let error = |class, what: &str| Error::new(Stage::Kafka, class, format!("topic `{topic}`{at}: {what}: {text}"));
+    match code {
+        Code::AutoOffsetReset | Code::OffsetOutOfRange => {
+            Err(error(Class::InputLost, "the broker no longer holds this offset")
+                .hint("`--on-data-loss accept` goes on and records the gap"))
+        }
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+            Err(missing_topic(topic).because(text))
+        }
+        Code::InvalidTopic => Err(error(Class::User, "not a valid topic name")),
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState => Err(error(Class::User, "the broker refuses the credentials")
+            .hint("see `sasl.*` and `security.protocol` of `kafka` in deltaworks.yaml")),
+        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            Err(error(Class::User, "the broker refuses access")
+                .hint("grant READ and DESCRIBE on the topic and READ on the group"))
+        }
+        Code::InvalidGroupId | Code::InconsistentGroupProtocol => {
+            Err(error(Class::User, "the group refuses this member")
+                .hint("all members of one group need the same `partition.assignment.strategy`"))
+        }
+        Code::Fatal | Code::Fenced | Code::FencedInstanceId => {
+            Err(error(Class::Overlap, "another member took this one's identity")
+                .hint("each process needs its own `group.instance.id`"))
+        }
+        Code::BadMessage
+        | Code::BadCompression
+        | Code::InvalidMessage
+        | Code::InvalidMessageSize
+        | Code::MessageSizeTooLarge
+        | Code::NotImplemented
+        | Code::UnsupportedCompressionType => Err(error(Class::Outside, "a message that cannot be read")),
+        _ => Ok(Event::Trouble { text: format!("topic `{topic}`{at}: {text}") }),
+    }
+}
+
+/// The topic does not exist.
+pub(super) fn missing_topic(topic: &str) -> Error {
+    user(format!("topic `{topic}` does not exist")).hint("create it: `deltaworks topics create`")
+}
+
+fn user(message: String) -> Error {
+    Error::new(Stage::Kafka, Class::User, message)
+}
+
+fn outside(message: String) -> Error {
+    Error::new(Stage::Kafka, Class::Outside, message)
+}
