@@ -9,6 +9,7 @@
 //!            reason ──────┘
 //! ```
 
+pub mod commit_info;
 pub mod commit_plan;
 pub mod event_time;
 pub mod exit;

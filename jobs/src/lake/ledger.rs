@@ -1,0 +1,262 @@
+//! The ledger `ops.offsets`: what every raw commit said about itself, kept longer than raw's log.
+//!
+//! Rows are copied from the raw commits' commitInfo in the order of versions. Whoever copies, copies
+//! all up to its own version; txn [`copied_id`] is the last raw version copied, written in the same
+//! commit as its rows. So a crash or a second copier changes nothing: the compare-and-set lets one of
+//! them through, and the other finds `copied` further on.
+//!
+//! Two kinds of rows: per raw commit and partition (`partition` is set, `event_date` is null), and per
+//! raw commit and event date (the other way round).
+//!
+//! Invariants: B1 the rows of a raw version are there once iff it is at or below `copied`;
+//! B2 landed + rejected + skipped + gaps = to_offset − from_offset in every partition row.
+
+use super::file::{FileProfile, encode, file_schema};
+use super::table::{Commit, CommitHead, Outcome, Table};
+use super::{Lake, PartitionValues, TableName, TableSpec, lake_error};
+use crate::{Class, Result};
+use arrow::array::{
+    ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use deltaworks_core::commit_info::{Identity, RawCommit};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Raw versions copied in one ledger commit.
+const VERSIONS_MAX: i64 = 1_000;
+/// Times that another copier may come first.
+const ATTEMPTS_MAX: usize = 20;
+
+/// What was copied by one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// The last raw version in the ledger, whoever copied it.
+    pub upto: i64,
+    /// Rows that this call added.
+    pub rows: u64,
+}
+
+/// The txn of the ledger that holds the last raw version copied. It names the raw table's id, since
+/// a table that was made anew counts its versions from 0 again.
+#[must_use]
+pub fn copied_id(pipeline: &str, table_id: &str) -> String {
+    format!("deltaworks/{pipeline}/{table_id}/copied")
+}
+
+/// What `ops.offsets` must be like.
+#[must_use]
+pub fn spec() -> TableSpec {
+    TableSpec {
+        name: TableName::new("ops", "offsets"),
+        schema: schema(),
+        partition_columns: vec!["run_date".into()],
+        properties: BTreeMap::new(),
+        description: Some("What every raw commit did: offsets per partition, rows and checksum per event date".into()),
+    }
+}
+
+fn schema() -> SchemaRef {
+    let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    let count = |name: &str, nullable| Field::new(name, DataType::Int64, nullable);
+    Arc::new(Schema::new(vec![
+        Field::new("run_date", DataType::Date32, false),
+        text("pipeline", false),
+        text("table_id", false),
+        count("version", false),
+        Field::new("committed_at", instant, false),
+        text("run_id", false),
+        count("sequence", false),
+        text("topic", false),
+        Field::new("partition", DataType::Int32, true),
+        count("from_offset", true),
+        count("to_offset", true),
+        count("landed", true),
+        count("rejected", true),
+        count("skipped", true),
+        count("gaps", true),
+        text("gap_ranges", true),
+        Field::new("event_date", DataType::Date32, true),
+        count("rows", true),
+        text("checksum", true),
+    ]))
+}
+
+/// The last raw version that is in the ledger; `None` if none is.
+///
+/// # Errors
+/// The ledger cannot be read.
+pub async fn copied(lake: &Lake, raw: &Table, pipeline: &str) -> Result<Option<i64>> {
+    let ledger = lake.open_table(&spec().name).await?;
+    Ok(ledger.and_then(|t| t.txns().get(&copied_id(pipeline, raw.id())).copied()))
+}
+
+/// Copies everything up to `raw`'s version that is not in the ledger yet.
+///
+/// # Errors
+/// A raw commit cannot be read or was cleaned away before it was copied; the store fails.
+pub async fn copy(lake: &Lake, raw: &Table, pipeline: &str, writer: &Identity) -> Result<Copied> {
+    let (mut ledger, id) = (lake.ensure_table(&spec()).await?, copied_id(pipeline, raw.id()));
+    let (mut rows, mut failures) = (0, 0);
+    // rows of an attempt whose outcome is unknown count as ours only if its commit is found
+    loop {
+        let copied = ledger.txns().get(&id).copied().unwrap_or(-1);
+        if copied >= raw.version() {
+            return Ok(Copied { upto: copied, rows });
+        }
+        let upto = raw.version().min(copied + VERSIONS_MAX);
+        let heads = raw.commit_heads(copied + 1, upto).await?;
+        let (mut commit, added) = build(&ledger, raw, pipeline, &heads, writer).await?;
+        commit.txns.push((id.clone(), upto));
+        let error = match ledger.commit(commit).await {
+            Outcome::Committed(_) => {
+                rows += added;
+                continue;
+            }
+            Outcome::Failed(e) => return Err(e),
+            Outcome::Conflicted => lake_error(Class::Overlap, "table `ops.offsets`: others keep committing first"),
+            Outcome::Unknown(e) => e,
+        };
+        failures += 1;
+        if failures >= ATTEMPTS_MAX {
+            return Err(error);
+        }
+        ledger.refresh().await?;
+    }
+}
+
+/// Puts the rows of `heads` into files and returns the commit that names them, and the row count.
+async fn build(
+    ledger: &Table,
+    raw: &Table,
+    pipeline: &str,
+    heads: &[CommitHead],
+    writer: &Identity,
+) -> Result<(Commit, u64)> {
+    let mut by_date: BTreeMap<jiff::civil::Date, Vec<Row>> = BTreeMap::new();
+    for head in heads {
+        for row in rows_of(raw, head)? {
+            by_date.entry(date_of(row.committed_us)).or_default().push(row);
+        }
+    }
+    let mut commit = Commit::new("WRITE", writer)?;
+    let mut added = 0;
+    for (date, rows) in by_date {
+        let schema = file_schema(&schema(), ledger.partition_columns());
+        let batch = to_batch(&schema, pipeline, raw.id(), &rows)?;
+        let file = encode(&FileProfile::new(schema).steady(["version", "sequence"]), [Ok(batch)])?;
+        added += file.rows;
+        let values = PartitionValues::from([("run_date".into(), Some(date.to_string()))]);
+        commit.adds.push(ledger.sink().put(values, file).await?);
+    }
+    Ok((commit, added))
+}
+
+/// One ledger row.
+#[derive(Debug, Clone, Default)]
+struct Row {
+    version: i64,
+    committed_us: i64,
+    identity: Option<Identity>,
+    topic: String,
+    partition: Option<i32>,
+    /// from, to, landed, rejected, skipped, gaps.
+    counts: Option<[i64; 6]>,
+    gap_ranges: Option<String>,
+    event_date: Option<i32>,
+    rows: Option<i64>,
+    checksum: Option<String>,
+}
+
+/// The rows of one raw commit; none for commits that landed nothing (a new column, a compaction).
+fn rows_of(raw: &Table, head: &CommitHead) -> Result<Vec<Row>> {
+    let Some(info) = head.info.as_ref().filter(|info| info.get("partitions").is_some()) else {
+        return Ok(Vec::new());
+    };
+    let broken = |what: &str| {
+        lake_error(Class::Internal, format!("table `{}`, version {}: commitInfo {what}", raw.name(), head.version))
+    };
+    let said: RawCommit = serde_json::from_value(info.clone()).map_err(|e| broken("cannot be read").because(e))?;
+    let common = Row {
+        version: head.version,
+        committed_us: head.timestamp_ms.ok_or_else(|| broken("has no timestamp"))?.saturating_mul(1_000),
+        identity: Some(said.identity),
+        topic: said.topic,
+        ..Row::default()
+    };
+    let mut rows = Vec::new();
+    for entry in said.partitions {
+        let tally = entry.tally;
+        if !tally.balances() {
+            return Err(broken(&format!("does not balance for partition {}", entry.partition)));
+        }
+        let [landed, rejected, skipped, gaps] = [tally.landed, tally.rejected, tally.skipped, tally.gap_len()]
+            .map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        rows.push(Row {
+            partition: Some(entry.partition),
+            counts: Some([tally.from.0, tally.to.0, landed, rejected, skipped, gaps]),
+            gap_ranges: Some(json!(tally.gaps).to_string()),
+            ..common.clone()
+        });
+    }
+    for (date, entry) in said.dates {
+        let days = date.parse().map_err(|e: jiff::Error| broken(&format!("names the date `{date}`")).because(e))?;
+        rows.push(Row {
+            event_date: Some(days_of(days)),
+            rows: i64::try_from(entry.rows).ok(),
+            checksum: Some(entry.checksum.to_string()),
+            ..common.clone()
+        });
+    }
+    Ok(rows)
+}
+
+fn date_of(us: i64) -> jiff::civil::Date {
+    let instant = jiff::Timestamp::from_microsecond(us).unwrap_or_default();
+    instant.to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
+fn days_of(date: jiff::civil::Date) -> i32 {
+    date.since(jiff::civil::date(1970, 1, 1)).map_or(0, |span| span.get_days())
+}
+
+fn to_batch(schema: &SchemaRef, pipeline: &str, table_id: &str, rows: &[Row]) -> Result<RecordBatch> {
+    fn ints(rows: &[Row], get: impl Fn(&Row) -> Option<i64>) -> ArrayRef {
+        Arc::new(rows.iter().map(get).collect::<Int64Array>())
+    }
+    fn texts<'a>(rows: &'a [Row], get: impl Fn(&'a Row) -> Option<&'a str>) -> ArrayRef {
+        Arc::new(rows.iter().map(get).collect::<StringArray>())
+    }
+    let column = |field: &Arc<Field>| -> ArrayRef {
+        let count = |i: usize| ints(rows, |r| r.counts.map(|c| c[i]));
+        match field.name().as_str() {
+            "pipeline" => texts(rows, |_| Some(pipeline)),
+            "table_id" => texts(rows, |_| Some(table_id)),
+            "version" => ints(rows, |r| Some(r.version)),
+            "committed_at" => {
+                let instants = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.committed_us));
+                Arc::new(instants.with_timezone("UTC"))
+            }
+            "run_id" => texts(rows, |r| r.identity.as_ref().map(|i| i.run_id.as_str())),
+            "sequence" => ints(rows, |r| r.identity.as_ref().and_then(|i| i64::try_from(i.sequence).ok())),
+            "topic" => texts(rows, |r| Some(&r.topic)),
+            "partition" => Arc::new(rows.iter().map(|r| r.partition).collect::<Int32Array>()),
+            "from_offset" => count(0),
+            "to_offset" => count(1),
+            "landed" => count(2),
+            "rejected" => count(3),
+            "skipped" => count(4),
+            "gaps" => count(5),
+            "gap_ranges" => texts(rows, |r| r.gap_ranges.as_deref()),
+            "event_date" => Arc::new(rows.iter().map(|r| r.event_date).collect::<Date32Array>()),
+            "rows" => ints(rows, |r| r.rows),
+            "checksum" => texts(rows, |r| r.checksum.as_deref()),
+            _ => arrow::array::new_null_array(field.data_type(), rows.len()),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect();
+    RecordBatch::try_new(schema.clone(), columns)
+        .map_err(|e| lake_error(Class::Internal, "cannot make the rows of `ops.offsets`").because(e))
+}

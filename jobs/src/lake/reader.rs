@@ -1,0 +1,91 @@
+//! Reads Parquet files from the store: only the chunks of the wanted columns.
+
+use super::file::FileSink;
+use super::table::{LiveFile, Table};
+use crate::{Class, Result};
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use deltalake::logstore::object_store::{self, ObjectStore, ObjectStoreExt as _, path::Path};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One Parquet file of a store.
+#[derive(Debug)]
+pub(super) struct ObjectReader {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+}
+
+/// Batches of the leaves whose dotted path begins with one of `columns`.
+pub(super) async fn open(
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    columns: &[&str],
+) -> Result<ParquetRecordBatchStream<ObjectReader>, ParquetError> {
+    let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader { store, path }).await?;
+    let leaves = builder.parquet_schema().columns().iter().enumerate();
+    let wanted = |path: &str| {
+        columns.iter().any(|c| path.strip_prefix(c).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    let wanted: Vec<usize> = leaves.filter(|(_, leaf)| wanted(&leaf.path().string())).map(|(i, _)| i).collect();
+    let mask = ProjectionMask::leaves(builder.parquet_schema(), wanted);
+    builder.with_projection(mask).build()
+}
+
+impl AsyncFileReader for ObjectReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move { self.store.get_range(&self.path, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.store.head(&self.path).await.map_err(external)?.size;
+            ParquetMetaDataReader::new().load_and_finish(self, size).await.map(Arc::new)
+        }
+        .boxed()
+    }
+}
+
+fn external(e: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(e))
+}
+
+impl Table {
+    /// Reads `columns` (dotted, a struct with all below it) of one live file. Partition columns are not
+    /// in the file, and a file older than a column lacks it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn read_file(
+        &self,
+        file: &LiveFile,
+        columns: &[&str],
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let (table, path) = (self.log.table.clone(), file.path.clone());
+        let failed = move |e: ParquetError| {
+            crate::Error::new(crate::Stage::Lake, Class::Outside, format!("table `{table}`: cannot read `{path}`"))
+                .because(e)
+        };
+        let FileSink { store, path, .. } = self.sink();
+        let below = Path::from_url_path(&file.path)
+            .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))?;
+        let location = Path::from_iter(path.parts().chain(below.parts()));
+        let batches = open(store, location, columns).await.map_err(failed.clone())?;
+        Ok(batches.map_err(failed).boxed())
+    }
+}

@@ -1,0 +1,95 @@
+//! Checkpoints and log clean-up, as explicit calls: when is the caller's decision.
+//!
+//! Invariants: U1 clean-up leaves a log from which every version at or after its checkpoint can be
+//! read; U2 it never passes `keep_from`, so the ledger has copied what goes away.
+
+use super::log::Entry;
+use super::table::Table;
+use crate::{Class, Result};
+use deltalake::logstore::object_store::{ObjectMeta, ObjectStore as _, path::Path};
+use futures::{StreamExt, TryStreamExt};
+
+impl Table {
+    /// Writes a classic checkpoint of this version, so that the next reader starts here. Harmless when
+    /// repeated.
+    ///
+    /// # Errors
+    /// The log cannot be read or written. The table is as good as before.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let table = self.lake.delta_table(&self.name, Some(self.version())).await?;
+        let version = self.version();
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            self.log.error(Class::Outside, format!("cannot write the checkpoint of version {version}")).because(e)
+        };
+        deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| failed(Box::new(e)))
+    }
+
+    /// Removes log files before the newest checkpoint that has nothing to keep before it: a commit is
+    /// kept if it was written at or after `older_than_ms` (ms since the epoch, by the store's clock)
+    /// or if its version is `keep_from` or later. Returns how many files went.
+    ///
+    /// # Errors
+    /// The store cannot be listed or refuses to delete. Files go in the order of versions, so the log
+    /// stays whole.
+    pub async fn clean_log(&self, keep_from: i64, older_than_ms: i64) -> Result<usize> {
+        let listed = self.log.list(0).await?;
+        let doomed = doomed(&listed, keep_from.min(self.version()), older_than_ms);
+        let count = doomed.len();
+        for path in doomed {
+            let one = futures::stream::iter([Ok(path.clone())]).boxed();
+            let deleted = self.log.store.delete_stream(one).try_collect::<Vec<_>>().await;
+            match deleted {
+                Ok(_) | Err(deltalake::logstore::object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(self.log.store_error(format!("cannot remove `{path}`"), e)),
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// The files to remove, oldest version first.
+fn doomed(listed: &[(Entry, ObjectMeta)], keep_from: i64, older_than_ms: i64) -> Vec<Path> {
+    let young = listed
+        .iter()
+        .filter(|(e, meta)| matches!(e, Entry::Commit(_)) && meta.last_modified.timestamp_millis() >= older_than_ms);
+    let keep_from = young.map(|(e, _)| e.version()).min().map_or(keep_from, |v| v.min(keep_from));
+    let whole = |e: &Entry| matches!(e, Entry::Checkpoint { parts: 1, .. });
+    let checkpoint =
+        listed.iter().filter(|(e, _)| whole(e) && e.version() <= keep_from).map(|(e, _)| e.version()).max();
+    let Some(checkpoint) = checkpoint else { return Vec::new() };
+    listed.iter().filter(|(e, _)| e.version() < checkpoint).map(|(_, meta)| meta.location.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// Versions 0 to 9, one second apart, with checkpoints of 4 and 8.
+    fn listing() -> Vec<(Entry, ObjectMeta)> {
+        let file = |name: String, second: u64| {
+            let meta = ObjectMeta {
+                location: Path::from(format!("t/_delta_log/{name}")),
+                last_modified: (std::time::UNIX_EPOCH + std::time::Duration::from_secs(second)).into(),
+                size: 1,
+                e_tag: None,
+                version: None,
+            };
+            (Entry::of(&name).unwrap(), meta)
+        };
+        let mut out: Vec<_> = (0..10).map(|v| file(format!("{v:020}.json"), v)).collect();
+        out.extend([4, 8].map(|v| file(format!("{v:020}.checkpoint.parquet"), v)));
+        out.sort_by_key(|(e, _)| e.version());
+        out
+    }
+
+    #[rstest]
+    #[case::all_old(9, 100_000, 9)] // 0..=7 and the checkpoint of 4
+    #[case::copied_up_to_5(6, 100_000, 4)]
+    #[case::copied_up_to_2(3, 100_000, 0)]
+    #[case::young_from_6(9, 6_000, 4)]
+    #[case::young_from_0(9, 0, 0)]
+    fn only_what_lies_before_a_checkpoint_goes(#[case] keep_from: i64, #[case] older_ms: i64, #[case] want: usize) {
+        assert_eq!(doomed(&listing(), keep_from, older_ms).len(), want);
+    }
+}
