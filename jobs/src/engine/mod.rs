@@ -10,6 +10,9 @@ pub mod output;
 mod query;
 mod sql;
 mod tables;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
 
 pub use output::{Format, write};
 pub use query::{Rows, query};
