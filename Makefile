@@ -51,8 +51,8 @@ e2e: build services-start $(python) ## end to end on real Kafka and MinIO, then 
 	rm -rf "$$E2E_TRUTH"; mkdir -p "$$E2E_TRUTH"; \
 	cargo test --workspace --test 'e2e*' -- --include-ignored --test-threads=1; \
 	for truth in "$$E2E_TRUTH"/*.jsonl; do \
-		name=$${truth%.jsonl}; \
-		$(python) fixtures/e2e/readers.py --truth "$$truth" --raw "$$(<"$$name.raw")" --rejects "$$(<"$$name.rejects")"; \
+		raw=$$(<"$${truth%.jsonl}.raw"); rejects=$$(<"$${truth%.jsonl}.rejects"); \
+		$(python) fixtures/e2e/readers.py --truth "$$truth" --raw "$$raw" --rejects "$$rejects"; \
 	done
 
 $(python): fixtures/e2e/requirements.txt
