@@ -10,7 +10,7 @@ SHELL := bash
 
 target := $(or $(CARGO_TARGET_DIR),target)
 services := fixtures/services/services.sh
-python := $(target)/e2e-venv/bin/python
+venv := $(target)/e2e-venv
 binary := $(target)/debug/deltaworks
 
 .PHONY: help build test lint check-format demo e2e bench soak services-start services-stop
@@ -45,19 +45,19 @@ services-stop: ## stop what services-start started
 
 # Tests that need a broker and a store are #[ignore]d, so that `make test` needs neither. E2E_TRUTH is the folder where
 # they leave, per landed table, NAME.jsonl (what was produced) and NAME.raw and NAME.rejects (the tables' URLs).
-e2e: build services-start $(python) ## end to end on real Kafka and MinIO, then three other readers; needs python3 too
+e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO, then three other readers; needs python3 too
 	eval "$$($(services) env)"; \
 	export E2E_TRUTH="$(abspath $(target))/e2e-truth"; \
 	rm -rf "$$E2E_TRUTH"; mkdir -p "$$E2E_TRUTH"; \
 	cargo test --workspace --test 'e2e*' -- --include-ignored --test-threads=1; \
 	for truth in "$$E2E_TRUTH"/*.jsonl; do \
 		raw=$$(<"$${truth%.jsonl}.raw"); rejects=$$(<"$${truth%.jsonl}.rejects"); \
-		$(python) fixtures/e2e/readers.py --truth "$$truth" --raw "$$raw" --rejects "$$rejects"; \
+		$(venv)/bin/python fixtures/e2e/readers.py --truth "$$truth" --raw "$$raw" --rejects "$$rejects"; \
 	done
 
-$(python): fixtures/e2e/requirements.txt
-	python3 -m venv $(target)/e2e-venv
-	$(target)/e2e-venv/bin/pip install --quiet --disable-pip-version-check -r $<
+$(venv)/complete: fixtures/e2e/requirements.txt
+	python3 -m venv --clear $(venv)
+	$(venv)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 bench: services-start ## throughput against a plain loop (release build); needs Kafka and MinIO
