@@ -5,7 +5,7 @@
 //! names and comments is never touched: `word . word AS OF number` is an error in plain SQL, so no
 //! valid query changes its meaning. Each occurrence has its own version, and a table may be joined with its past.
 //!
-//! Invariants: Q1 what leaves here is a single SELECT (or EXPLAIN of one); Q2 a versioned table
+//! Invariants: Q1 what leaves here is a single SELECT (or EXPLAIN of one, or DESCRIBE of a table); Q2 a versioned table
 //! keeps the name that its columns are qualified by.
 
 use crate::error::{Class, Error, Result, Stage};
@@ -47,7 +47,7 @@ pub fn parse(sql: &str) -> Result<Statement> {
     let (Some(mut statement), true) = (statements.pop(), statements.is_empty()) else {
         return Err(user("expected exactly one statement").hint("run one query at a time"));
     };
-    if !matches!(statement, SqlStatement::Query(_) | SqlStatement::Explain { .. }) {
+    if !matches!(statement, SqlStatement::Query(_) | SqlStatement::Explain { .. } | SqlStatement::ExplainTable { .. }) {
         return Err(read_only(&statement.to_string()));
     }
     let _: ControlFlow<()> = statement.visit(&mut NameVersioned);

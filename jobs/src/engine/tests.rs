@@ -74,6 +74,7 @@ async fn tables_are_joined_grouped_and_read_as_they_were() {
         .await,
         "_offset\n2\n3\n"
     );
+    assert!(csv(&dir, "DESCRIBE raw.camera_events").await.contains("vehicle_speed,\"Decimal128(6, 2)\",YES"));
     // columns of a versioned table are qualified by its own name
     assert_eq!(
         csv(&dir, "SELECT max(camera_events._offset) AS m FROM raw.camera_events VERSION AS OF 0").await,
@@ -184,7 +185,7 @@ async fn long_tables_come_in_parts_and_lose_no_row() {
 #[tokio::test]
 async fn a_query_beyond_its_memory_fails_and_says_so() {
     let dir = lake().await;
-    let sql = "SELECT array_agg(value) AS all FROM generate_series(1, 5000000)";
+    let sql = "SELECT array_agg(value) AS v FROM generate_series(1, 5000000)";
     let rows = query(&settings(&dir), sql, 1 << 20).await.unwrap();
     let error = write(rows, Format::Json, std::io::sink()).await.unwrap_err();
     assert!(error.message.contains("needs more memory"), "{error:?}");
