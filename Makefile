@@ -1,0 +1,68 @@
+# The commands of README.md. Plain `make` lists them. Needs Rust, a C compiler, make and perl; what else a target
+# needs is said beside it.
+#
+# All of them build the whole workspace with all its targets, also where less would do: cargo gives dependencies other
+# features when other packages are selected, and would then build the whole tree of them a second time.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+target := $(or $(CARGO_TARGET_DIR),target)
+services := fixtures/services/services.sh
+venv := $(target)/e2e-venv
+binary := $(target)/debug/deltaworks
+
+.PHONY: help build test lint check-format demo e2e bench soak services-start services-stop
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build everything that the other targets use (debug)
+	cargo build --workspace --all-targets
+
+test: ## unit and property tests; no services
+	cargo test --workspace
+
+check-format: ## is everything formatted
+	cargo fmt --all --check
+
+# As `cargo clippy --all-targets -- -D warnings`, but by `cargo build`: `cargo clippy` is a `cargo check`, which shares
+# no dependency with a build.
+lint: check-format ## format and clippy, warnings are errors
+	RUSTC_WORKSPACE_WRAPPER="$$(rustc --print sysroot)/bin/clippy-driver" CLIPPY_ARGS=-Dwarnings \
+		cargo build --workspace --all-targets
+
+demo: build ## land the traffic fixture, killed and restarted in the middle; no services
+	$(binary) demo
+
+services-start: ## get and start Kafka and MinIO for e2e; needs java 17, mvn, go, curl
+	$(services) install
+	$(services) start
+
+services-stop: ## stop what services-start started
+	$(services) stop
+
+# Tests that need a broker and a store are #[ignore]d, so that `make test` needs neither. E2E_TRUTH is the folder where
+# they leave, per landed table, NAME.jsonl (what was produced) and NAME.raw and NAME.rejects (the tables' URLs).
+e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO, then three other readers; needs python3 too
+	eval "$$($(services) env)"; \
+	export E2E_TRUTH="$(abspath $(target))/e2e-truth"; \
+	rm -rf "$$E2E_TRUTH"; mkdir -p "$$E2E_TRUTH"; \
+	cargo test --workspace --test 'e2e*' -- --include-ignored --test-threads=1; \
+	for truth in "$$E2E_TRUTH"/*.jsonl; do \
+		raw=$$(<"$${truth%.jsonl}.raw"); rejects=$$(<"$${truth%.jsonl}.rejects"); \
+		$(venv)/bin/python fixtures/e2e/readers.py --truth "$$truth" --raw "$$raw" --rejects "$$rejects"; \
+	done
+
+$(venv)/complete: fixtures/e2e/requirements.txt
+	python3 -m venv --clear $(venv)
+	$(venv)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+bench: services-start ## throughput against a plain loop (release build); needs Kafka and MinIO
+	eval "$$($(services) env)"; cargo bench --workspace
+
+soak: build services-start ## the kill loop for an hour (SOAK_SECONDS)
+	eval "$$($(services) env)"; \
+	SOAK_SECONDS="$${SOAK_SECONDS:-3600}" cargo test --workspace --test 'e2e*' soak -- --ignored --nocapture

@@ -1,0 +1,151 @@
+//! Plans and runs one query.
+//!
+//! The tables that the SQL names are opened, each at one snapshot, before planning; a query
+//! therefore sees one state of each table. Rows come as a stream; sorts, joins and groupings are
+//! bounded by a memory pool and spill to the temporary folder beyond it.
+
+use super::sql;
+use super::tables::Lake;
+use crate::error::{Class, Error, Result, Stage};
+use crate::project::settings::LakeSettings;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use deltalake::datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use deltalake::datafusion::common::TableReference;
+use deltalake::datafusion::common::{DataFusionError, SchemaError};
+use deltalake::datafusion::execution::memory_pool::FairSpillPool;
+use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use deltalake::datafusion::physical_plan::SendableRecordBatchStream;
+use deltalake::datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
+use deltalake::datafusion::sql::parser::Statement;
+use futures::StreamExt;
+use std::fmt;
+use std::sync::Arc;
+
+/// The rows of a query, as they are computed.
+pub struct Rows {
+    stream: SendableRecordBatchStream,
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows").field("schema", &self.schema()).finish_non_exhaustive()
+    }
+}
+
+impl Rows {
+    /// Names and types of the columns.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+
+    /// The next rows; `None` is the end.
+    ///
+    /// # Errors
+    /// What went wrong while computing them; [`Class::User`] where the query is to blame.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        self.stream.next().await.transpose().map_err(engine_error)
+    }
+}
+
+/// Begins to run one SELECT over the tables of a lake, with a memory pool of `memory_bytes`.
+///
+/// # Errors
+/// [`Class::User`] for SQL that is wrong, would write, or names what is not there.
+pub async fn query(lake: &LakeSettings, sql: &str, memory_bytes: usize) -> Result<Rows> {
+    let statement = sql::parse(sql)?;
+    let context = session(memory_bytes)?;
+    register_tables(&Lake::new(lake)?, &context, &statement).await?;
+    let plan = context.state().statement_to_plan(statement).await.map_err(engine_error)?;
+    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    reads.verify_plan(&plan).map_err(|_| sql::read_only(&plan.display().to_string()))?;
+    let stream = DataFrame::new(context.state(), plan).execute_stream().await.map_err(engine_error)?;
+    Ok(Rows { stream })
+}
+
+/// A session whose results have the plain string and binary types that every reader of Parquet and
+/// Arrow IPC knows.
+fn session(memory_bytes: usize) -> Result<SessionContext> {
+    let config = SessionConfig::new()
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+        .set_str("datafusion.execution.time_zone", "UTC");
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .build_arc()
+        .map_err(engine_error)?;
+    Ok(SessionContext::new_with_config_rt(config, runtime))
+}
+
+async fn register_tables(lake: &Lake, context: &SessionContext, statement: &Statement) -> Result<()> {
+    let state = Arc::new(context.state());
+    for reference in state.resolve_table_references(statement).map_err(engine_error)? {
+        let named = lake.find(&reference).await?;
+        let provider = lake.open(&named, Arc::clone(&state)).await?;
+        layer(context, &reference)?.register_table(reference.table().to_owned(), provider).map_err(engine_error)?;
+    }
+    Ok(())
+}
+
+/// The schema that a reference is resolved in, made when it is first named.
+fn layer(context: &SessionContext, reference: &TableReference) -> Result<Arc<dyn SchemaProvider>> {
+    let catalog = context.catalog("datafusion");
+    let (Some(catalog), Some(layer)) = (catalog, reference.schema()) else {
+        return Err(Error::new(Stage::Query, Class::Internal, format!("no place to register `{reference}`")));
+    };
+    if let Some(schema) = catalog.schema(layer) {
+        return Ok(schema);
+    }
+    let schema: Arc<dyn SchemaProvider> = Arc::new(MemorySchemaProvider::new());
+    catalog.register_schema(layer, Arc::clone(&schema)).map_err(engine_error)?;
+    Ok(schema)
+}
+
+/// Says who must act on what DataFusion reports.
+fn engine_error(error: DataFusionError) -> Error {
+    let new = |class, message: String| Error::new(Stage::Query, class, message);
+    match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => schema_error(schema),
+        DataFusionError::SQL(e, _) => new(Class::User, format!("not valid SQL: {e}")),
+        DataFusionError::Plan(text) | DataFusionError::Configuration(text) => new(Class::User, one_line(text)),
+        DataFusionError::NotImplemented(text) => new(Class::User, format!("not supported: {}", one_line(text))),
+        DataFusionError::ResourcesExhausted(text) => {
+            new(Class::User, format!("the query needs more memory than it may have: {}", one_line(text)))
+                .hint("select fewer columns or dates, group by less, or raise the memory limit")
+        }
+        DataFusionError::Execution(text) => new(Class::User, one_line(text)),
+        DataFusionError::ArrowError(e, _) => new(Class::User, format!("a value cannot be computed: {e}"))
+            .hint("`TRY_CAST(x AS type)` gives null where a cast fails"),
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => {
+            new(Class::Outside, "the store failed while it was read".to_owned()).because(error)
+        }
+        _ => new(Class::Internal, "the query engine failed".to_owned()).because(error),
+    }
+}
+
+fn schema_error(error: &SchemaError) -> Error {
+    let SchemaError::FieldNotFound { field, valid_fields } = error else {
+        return Error::new(Stage::Query, Class::User, one_line(&error.to_string()));
+    };
+    let wanted = field.name();
+    let unknown = Error::new(Stage::Query, Class::User, format!("there is no column `{}`", field.flat_name()));
+    let mut names: Vec<&str> = valid_fields.iter().map(|f| f.name()).collect();
+    names.dedup();
+    let near = names
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wanted, name), *name))
+        .filter(|(likeness, _)| *likeness >= 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let all = names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    match near {
+        Some((_, near)) => unknown.hint(format!("did you mean `{near}`? columns are {all}")),
+        None if names.is_empty() => unknown,
+        None => unknown.hint(format!("columns are {all}")),
+    }
+}
+
+/// The first line: below it DataFusion prints plans and backtraces.
+fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_end_matches('.').to_owned()
+}
