@@ -14,6 +14,7 @@ use std::fmt;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "deltaworks.yaml")]
+#[expect(dead_code, reason = "gives the schema; its parts are read one by one, so that one error hides no other")]
 pub(super) struct Project {
     /// Version of this file's format: 1.
     #[schemars(range(min = 1, max = 1))]
@@ -48,6 +49,7 @@ pub(super) struct Pipeline {
     /// Consumer group. Default `deltaworks.<pipeline>`.
     pub(super) group: Option<String>,
     /// Path of the data contract (ODCS v3.1), relative to this file.
+    #[expect(dead_code, reason = "read from the tree, where its place is known")]
     pub(super) contract: String,
     /// Where the event time comes from: a required timestamp field (dotted if nested), or `kafka_time`.
     pub(super) event_time: String,
@@ -161,6 +163,7 @@ pub(super) struct Rejects {
 /// A small reference table.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "gives the schema; landing has no lookups")]
 pub(super) struct Lookup {
     /// Path of the file, relative to this one.
     pub(super) path: String,
@@ -207,6 +210,9 @@ mod tests {
             std::fs::write(file, &current).unwrap();
         }
         let committed = std::fs::read_to_string(file).unwrap();
-        assert!(committed == current, "run the tests with UPDATE_FIXTURES=1 to write schemas/deltaworks.schema.json anew");
+        assert!(
+            committed == current,
+            "run the tests with UPDATE_FIXTURES=1 to write schemas/deltaworks.schema.json anew"
+        );
     }
 }

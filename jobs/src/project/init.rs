@@ -57,9 +57,10 @@ fn files(example: Option<&str>) -> Result<&'static [(&'static str, &'static str)
 
 fn write(dir: &Path, path: &str, text: &str) -> Result<()> {
     let target = dir.join(path);
-    let written = target.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
-        OpenOptions::new().write(true).create_new(true).open(&target)?.write_all(text.as_bytes())
-    });
+    let written = target
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&target)?.write_all(text.as_bytes()));
     written.map_err(|e| match e.kind() {
         ErrorKind::AlreadyExists => exists(dir, &[path]),
         _ => Error::new(Stage::Project, Class::Outside, format!("cannot write `{}`", target.display())).because(e),

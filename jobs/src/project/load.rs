@@ -138,7 +138,11 @@ fn paths(tree: &Node, dir: &Path, sink: &mut Sink) {
     let lookups = entries(tree, "lookups").filter_map(|(_, lookup)| lookup.get("path"));
     for node in aggregates.chain(lookups) {
         if let Some(path) = node.scalar().filter(|p| !dir.join(&p.text).is_file()) {
-            sink.error_with(node.place, format!("there is no file `{}`", path.typed), "paths are relative to `deltaworks.yaml`");
+            sink.error_with(
+                node.place,
+                format!("there is no file `{}`", path.typed),
+                "paths are relative to `deltaworks.yaml`",
+            );
         }
     }
 }

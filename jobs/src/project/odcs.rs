@@ -14,25 +14,77 @@ use std::path::Path;
 
 const API_VERSION: &str = "v3.1.0";
 const TOP_KEYS: [&str; 22] = [
-    "version", "kind", "apiVersion", "id", "name", "tenant", "tags", "status", "servers", "dataProduct",
-    "description", "domain", "schema", "support", "price", "team", "roles", "slaDefaultElement",
-    "slaProperties", "authoritativeDefinitions", "customProperties", "contractCreatedTs",
+    "version",
+    "kind",
+    "apiVersion",
+    "id",
+    "name",
+    "tenant",
+    "tags",
+    "status",
+    "servers",
+    "dataProduct",
+    "description",
+    "domain",
+    "schema",
+    "support",
+    "price",
+    "team",
+    "roles",
+    "slaDefaultElement",
+    "slaProperties",
+    "authoritativeDefinitions",
+    "customProperties",
+    "contractCreatedTs",
 ];
 const SCHEMA_KEYS: [&str; 14] = [
-    "id", "name", "physicalType", "description", "businessName", "authoritativeDefinitions", "tags",
-    "customProperties", "logicalType", "physicalName", "dataGranularityDescription", "properties",
-    "relationships", "quality",
+    "id",
+    "name",
+    "physicalType",
+    "description",
+    "businessName",
+    "authoritativeDefinitions",
+    "tags",
+    "customProperties",
+    "logicalType",
+    "physicalName",
+    "dataGranularityDescription",
+    "properties",
+    "relationships",
+    "quality",
 ];
 const PROPERTY_KEYS: [&str; 28] = [
-    "id", "name", "physicalType", "description", "businessName", "authoritativeDefinitions", "tags",
-    "customProperties", "primaryKey", "primaryKeyPosition", "logicalType", "logicalTypeOptions",
-    "physicalName", "required", "unique", "partitioned", "partitionKeyPosition", "classification",
-    "encryptedName", "transformSourceObjects", "transformLogic", "transformDescription", "examples",
-    "criticalDataElement", "relationships", "quality", "properties", "items",
+    "id",
+    "name",
+    "physicalType",
+    "description",
+    "businessName",
+    "authoritativeDefinitions",
+    "tags",
+    "customProperties",
+    "primaryKey",
+    "primaryKeyPosition",
+    "logicalType",
+    "logicalTypeOptions",
+    "physicalName",
+    "required",
+    "unique",
+    "partitioned",
+    "partitionKeyPosition",
+    "classification",
+    "encryptedName",
+    "transformSourceObjects",
+    "transformLogic",
+    "transformDescription",
+    "examples",
+    "criticalDataElement",
+    "relationships",
+    "quality",
+    "properties",
+    "items",
 ];
-const SLA_KEYS: [&str; 10] = [
-    "id", "property", "value", "valueExt", "unit", "element", "driver", "description", "scheduler", "schedule",
-];
+const SLA_KEYS: [&str; 10] =
+    ["id", "property", "value", "valueExt", "unit", "element", "driver", "description", "scheduler", "schedule"];
 
 /// Reads a contract's text; `path` is the file, relative to the project.
 pub(super) fn read(text: &str, path: &Path, sink: &mut Sink) -> Option<Contract> {
@@ -100,7 +152,11 @@ impl Reader<'_> {
     /// The properties of an object; `top` ones become columns of the table.
     pub(super) fn properties(&mut self, object: &Node, owner: Place, top: bool) -> Option<Vec<Column>> {
         let Some(node) = object.get("properties").filter(|n| !n.items().is_empty()) else {
-            let hint = if top { "list the event's fields" } else { "list its fields, or keep it as text with `physicalType: json`" };
+            let hint = if top {
+                "list the event's fields"
+            } else {
+                "list its fields, or keep it as text with `physicalType: json`"
+            };
             self.sink.error_with(owner, "`properties` is missing", hint);
             return None;
         };
@@ -112,7 +168,11 @@ impl Reader<'_> {
             self.name(&name, place, top);
             if let Some(line) = seen.insert(name.to_lowercase(), place.line) {
                 let message = format!("the column `{name}` occurs twice");
-                self.sink.error_with(place, message, format!("it is already there in line {line}; upper and lower case count as equal"));
+                self.sink.error_with(
+                    place,
+                    message,
+                    format!("it is already there in line {line}; upper and lower case count as equal"),
+                );
             }
             columns.extend(self.column(name, property, top));
         }
@@ -141,9 +201,17 @@ impl Reader<'_> {
     fn name(&mut self, name: &str, place: Place, top: bool) {
         const FORBIDDEN: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\r', '\t', '='];
         if let Some(bad) = name.chars().find(|c| FORBIDDEN.contains(c)) {
-            self.sink.error_with(place, format!("the name `{}` holds {bad:?}", name.escape_debug()), "Delta tables allow none of ` ,;{}()=`, tabs and line ends in a column's name");
+            self.sink.error_with(
+                place,
+                format!("the name `{}` holds {bad:?}", name.escape_debug()),
+                "Delta tables allow none of ` ,;{}()=`, tabs and line ends in a column's name",
+            );
         } else if top && (name.starts_with('_') || name.eq_ignore_ascii_case("event_date")) {
-            self.sink.error_with(place, format!("the column name `{name}` is reserved"), "`event_date` and names with a leading `_` belong to deltaworks");
+            self.sink.error_with(
+                place,
+                format!("the column name `{name}` is reserved"),
+                "`event_date` and names with a leading `_` belong to deltaworks",
+            );
         }
     }
 
@@ -164,7 +232,11 @@ impl Reader<'_> {
             let product = value.zip(factor).and_then(|(v, f)| v.checked_mul(f));
             days = product.and_then(|d| u32::try_from(d).ok()).filter(|d| *d > 0);
             if days.is_none() {
-                self.sink.error_with(sla.place, "the retention is not a positive whole number of days, weeks or years", "write `value: 30` and `unit: d`");
+                self.sink.error_with(
+                    sla.place,
+                    "the retention is not a positive whole number of days, weeks or years",
+                    "write `value: 30` and `unit: d`",
+                );
             }
         }
         days
@@ -183,7 +255,9 @@ impl Reader<'_> {
         match root.get(key) {
             Some(node) if node.text() == Some(value) => {}
             Some(node) => self.sink.error(node.place, format!("`{key}` must be `{value}`")),
-            None => self.sink.error_with(Place::START, format!("`{key}` is missing"), format!("write `{key}: {value}`")),
+            None => {
+                self.sink.error_with(Place::START, format!("`{key}` is missing"), format!("write `{key}: {value}`"))
+            }
         }
     }
 

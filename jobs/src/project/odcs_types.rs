@@ -23,8 +23,7 @@ use super::yaml::{Node, Scalar};
 use jiff::tz::TimeZone;
 use regex::Regex;
 
-const LOGICAL_TYPES: [&str; 8] =
-    ["string", "integer", "number", "boolean", "date", "timestamp", "object", "array"];
+const LOGICAL_TYPES: [&str; 8] = ["string", "integer", "number", "boolean", "date", "timestamp", "object", "array"];
 const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 /// Row rules of the standard that we do not enforce, and what to do instead.
 const NOT_ENFORCED: [(&str, &str); 5] = [
@@ -45,7 +44,11 @@ pub(super) fn read(reader: &mut Reader<'_>, property: &Node) -> Option<(Kind, Ru
     let name = logical.text().unwrap_or_default();
     if !LOGICAL_TYPES.contains(&name) {
         if name == "time" {
-            reader.sink.error_with(logical.place, "the `logicalType` `time` is not supported", "use `string` with a `pattern`");
+            reader.sink.error_with(
+                logical.place,
+                "the `logicalType` `time` is not supported",
+                "use `string` with a `pattern`",
+            );
         } else {
             reader.sink.unknown(logical.place, "`logicalType`", name, LOGICAL_TYPES);
         }
@@ -78,7 +81,11 @@ fn kind(reader: &mut Reader<'_>, property: &Node, logical: &str) -> Option<Kind>
         "object" => Kind::Object(reader.properties(property, property.place, false)?),
         _ => {
             let Some(items) = property.get("items") else {
-                reader.sink.error_with(property.place, "`items` is missing", "say what the array holds: `items: { logicalType: string }`");
+                reader.sink.error_with(
+                    property.place,
+                    "`items` is missing",
+                    "say what the array holds: `items: { logicalType: string }`",
+                );
                 return None;
             };
             Kind::Array(Box::new(reader.column("element".to_owned(), items, false)?))
@@ -89,7 +96,11 @@ fn kind(reader: &mut Reader<'_>, property: &Node, logical: &str) -> Option<Kind>
 fn date(reader: &mut Reader<'_>, property: &Node) -> Option<Kind> {
     match property.at(&["logicalTypeOptions", "format"]) {
         Some(format) if format.text() != Some("yyyy-MM-dd") => {
-            reader.sink.error_with(format.place, "a `date` is written `yyyy-MM-dd`", "for another form use `timestamp` with this `format`, or `string`");
+            reader.sink.error_with(
+                format.place,
+                "a `date` is written `yyyy-MM-dd`",
+                "for another form use `timestamp` with this `format`, or `string`",
+            );
             None
         }
         _ => Some(Kind::Date),
@@ -107,7 +118,11 @@ fn number(reader: &mut Reader<'_>, property: &Node, physical: Option<&Node>, tex
     let place = physical.map_or(property.place, |p| p.place);
     let arguments = ["decimal", "numeric"].iter().find_map(|name| text.strip_prefix(name)).map(str::trim);
     let Some(arguments) = arguments.and_then(|a| a.strip_prefix('(')).and_then(|a| a.strip_suffix(')')) else {
-        reader.sink.error_with(place, format!("`{text}` is no `physicalType` of a number"), "use `decimal(p,s)`, `double` or `float`");
+        reader.sink.error_with(
+            place,
+            format!("`{text}` is no `physicalType` of a number"),
+            "use `decimal(p,s)`, `double` or `float`",
+        );
         return None;
     };
     let (precision, scale) = arguments.split_once(',').unwrap_or((arguments, "0"));
@@ -116,18 +131,17 @@ fn number(reader: &mut Reader<'_>, property: &Node, physical: Option<&Node>, tex
             Some(Kind::Decimal { precision, scale })
         }
         _ => {
-            reader.sink.error_with(place, format!("`{text}` is no valid decimal"), "`decimal(p,s)` has p digits in all, 1 to 38, and s of them after the point");
+            reader.sink.error_with(
+                place,
+                format!("`{text}` is no valid decimal"),
+                "`decimal(p,s)` has p digits in all, 1 to 38, and s of them after the point",
+            );
             None
         }
     }
 }
 
-fn timestamp(
-    reader: &mut Reader<'_>,
-    property: &Node,
-    physical: Option<&Node>,
-    text: &str,
-) -> Option<TimestampForm> {
+fn timestamp(reader: &mut Reader<'_>, property: &Node, physical: Option<&Node>, text: &str) -> Option<TimestampForm> {
     let place = physical.map_or(property.place, |p| p.place);
     let option = |name| property.at(&["logicalTypeOptions", name]);
     let epoch = match text {
@@ -135,7 +149,11 @@ fn timestamp(
         "epoch_ms" => Some(TimestampForm::EpochMillis),
         "epoch_us" => Some(TimestampForm::EpochMicros),
         "int" | "integer" | "bigint" | "long" | "int64" => {
-            reader.sink.error_with(place, format!("a timestamp of `physicalType: {text}` does not say its unit"), "use `epoch_s`, `epoch_ms` or `epoch_us`");
+            reader.sink.error_with(
+                place,
+                format!("a timestamp of `physicalType: {text}` does not say its unit"),
+                "use `epoch_s`, `epoch_ms` or `epoch_us`",
+            );
             return None;
         }
         other if other.starts_with("epoch") => {
@@ -147,7 +165,11 @@ fn timestamp(
     if let Some(form) = epoch {
         for name in ["format", "timezone", "defaultTimezone"] {
             if let Some(node) = option(name) {
-                reader.sink.error_with(node.place, format!("`{name}` says nothing about a number since the epoch"), "take it away");
+                reader.sink.error_with(
+                    node.place,
+                    format!("`{name}` says nothing about a number since the epoch"),
+                    "take it away",
+                );
             }
         }
         return Some(form);
@@ -160,12 +182,20 @@ fn timestamp(
     }
     match time_format::translate(typed) {
         Ok(f) if !f.has_offset && zone.is_none() => {
-            reader.sink.error_with(format.place, format!("`{typed}` has no offset, so its values are no instants"), "add `defaultTimezone: Europe/Kyiv` (or another zone)");
+            reader.sink.error_with(
+                format.place,
+                format!("`{typed}` has no offset, so its values are no instants"),
+                "add `defaultTimezone: Europe/Kyiv` (or another zone)",
+            );
             None
         }
         Ok(f) => Some(TimestampForm::Format { format: f.strptime, zone }),
         Err(why) => {
-            reader.sink.error_with(format.place, format!("the format `{typed}` cannot be used: {why}"), "write it as in `yyyy-MM-dd HH:mm:ss` or `dd.MM.yyyy HH:mm:ss.SSS xxx`; RFC 3339 needs no format");
+            reader.sink.error_with(
+                format.place,
+                format!("the format `{typed}` cannot be used: {why}"),
+                "write it as in `yyyy-MM-dd HH:mm:ss` or `dd.MM.yyyy HH:mm:ss.SSS xxx`; RFC 3339 needs no format",
+            );
             None
         }
     }
@@ -181,7 +211,11 @@ fn zone(reader: &mut Reader<'_>, property: &Node) -> Option<Option<TimeZone>> {
         Some(Some(has)) => !has,
         Some(None) => {
             let place = said.map_or(property.place, |n| n.place);
-            reader.sink.error_with(place, "`timezone` must be `true` or `false`", "the zone of values without offset is `defaultTimezone`");
+            reader.sink.error_with(
+                place,
+                "`timezone` must be `true` or `false`",
+                "the zone of values without offset is `defaultTimezone`",
+            );
             return None;
         }
     };
@@ -191,7 +225,11 @@ fn zone(reader: &mut Reader<'_>, property: &Node) -> Option<Option<TimeZone>> {
             Ok(zone) => Some(Some(zone)),
             Err(_) => {
                 let name = node.text().unwrap_or_default();
-                reader.sink.error_with(node.place, format!("`{name}` is no time zone"), "use an IANA name such as `Europe/Kyiv` or `UTC`");
+                reader.sink.error_with(
+                    node.place,
+                    format!("`{name}` is no time zone"),
+                    "use an IANA name such as `Europe/Kyiv` or `UTC`",
+                );
                 None
             }
         },
@@ -215,7 +253,9 @@ fn options_known(reader: &mut Reader<'_>, property: &Node, logical: &str) {
         match refused.filter(|_| known.contains(&key.name.as_str())) {
             Some((name, instead)) => reader.sink.error_with(key.place, format!("`{name}` is not enforced"), *instead),
             None if known.contains(&key.name.as_str()) => {}
-            None => reader.sink.unknown(key.place, &format!("option of `{logical}`:"), &key.name, known.iter().copied()),
+            None => {
+                reader.sink.unknown(key.place, &format!("option of `{logical}`:"), &key.name, known.iter().copied())
+            }
         }
     }
 }
@@ -225,7 +265,11 @@ fn rules(reader: &mut Reader<'_>, property: &Node, kind: &Kind) -> Rules {
     let Some(options) = property.get("logicalTypeOptions") else { return rules };
     if matches!(kind, Kind::Json) {
         if let Some((key, _)) = options.entries().iter().find(|(k, _)| k.name != "format") {
-            reader.sink.error_with(key.place, format!("`{}` is not enforced on a `json` column", key.name), "take it away, or list the fields");
+            reader.sink.error_with(
+                key.place,
+                format!("`{}` is not enforced on a `json` column", key.name),
+                "take it away, or list the fields",
+            );
         }
         return rules;
     }
@@ -247,11 +291,17 @@ fn rules(reader: &mut Reader<'_>, property: &Node, kind: &Kind) -> Rules {
     rules.length_min = length(reader, options, ["minLength", "minItems"]);
     rules.length_max = length(reader, options, ["maxLength", "maxItems"]);
     let crossed = match (rules.minimum, rules.maximum) {
-        (Some(min), Some(max)) => above(min.value, max.value) || (min.value == max.value && (min.exclusive || max.exclusive)),
+        (Some(min), Some(max)) => {
+            above(min.value, max.value) || (min.value == max.value && (min.exclusive || max.exclusive))
+        }
         _ => false,
     };
     if crossed || rules.length_min.zip(rules.length_max).is_some_and(|(min, max)| min > max) {
-        reader.sink.error_with(options.place, "no value can satisfy these limits", "the least allowed value is above the greatest");
+        reader.sink.error_with(
+            options.place,
+            "no value can satisfy these limits",
+            "the least allowed value is above the greatest",
+        );
     }
     rules.pattern = pattern(reader, options);
     rules

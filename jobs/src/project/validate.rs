@@ -52,7 +52,11 @@ impl Validator<'_> {
     pub(super) fn memory(&mut self, typed: Option<&str>) -> u64 {
         let bytes = self.size(&["memory"], typed, MEMORY_DEFAULT);
         if bytes < MEMORY_MIN {
-            self.wrong(&["memory"], "`memory` is below 64MiB", "less is not enough for librdkafka, one batch and one open file");
+            self.wrong(
+                &["memory"],
+                "`memory` is below 64MiB",
+                "less is not enough for librdkafka, one batch and one open file",
+            );
         }
         bytes
     }
@@ -62,7 +66,11 @@ impl Validator<'_> {
         let url = match lake_url(dir, typed) {
             Ok(url) => Some(url),
             Err(message) => {
-                self.wrong(&["lake"], message, "write a path, or a URL such as `s3://bucket/prefix`, `file:///data/lake` or `memory:`");
+                self.wrong(
+                    &["lake"],
+                    message,
+                    "write a path, or a URL such as `s3://bucket/prefix`, `file:///data/lake` or `memory:`",
+                );
                 None
             }
         };
@@ -78,13 +86,22 @@ impl Validator<'_> {
         }
         let brokers = ["bootstrap.servers", "metadata.broker.list"];
         if !brokers.iter().any(|b| options.0.contains_key(*b)) {
-            self.wrong(&["kafka"], "`bootstrap.servers` is missing or empty", "name the brokers: `bootstrap.servers: host:9092`");
+            self.wrong(
+                &["kafka"],
+                "`bootstrap.servers` is missing or empty",
+                "name the brokers: `bootstrap.servers: host:9092`",
+            );
         }
         options
     }
 
     /// One pipeline.
-    pub(super) fn pipeline(&mut self, name: &str, typed: &config::Pipeline, contract: Option<&Arc<Contract>>) -> Option<Pipeline> {
+    pub(super) fn pipeline(
+        &mut self,
+        name: &str,
+        typed: &config::Pipeline,
+        contract: Option<&Arc<Contract>>,
+    ) -> Option<Pipeline> {
         let at = |key: &'static str| ["pipelines", name, key];
         self.pipeline_name(name);
         self.topic(name, &typed.topic);
@@ -94,11 +111,19 @@ impl Validator<'_> {
         let event_time_min_us = self.instant(&at("min_event_time"), typed.min_event_time.as_deref());
         let message_bytes_max = self.size(&at("max_message_bytes"), typed.max_message_bytes.as_deref(), 8 * MIB);
         if message_bytes_max == 0 || message_bytes_max > 512 * MIB {
-            self.wrong(&at("max_message_bytes"), "`max_message_bytes` must be from 1B to 512MiB", "8MiB is the default");
+            self.wrong(
+                &at("max_message_bytes"),
+                "`max_message_bytes` must be from 1B to 512MiB",
+                "8MiB is the default",
+            );
         }
         let repeat_rows = typed.repeat_rows.unwrap_or(100_000);
         if repeat_rows > REPEAT_ROWS_MAX {
-            self.wrong(&at("repeat_rows"), "`repeat_rows` must be at most 100000000", "one id takes about 20 bytes of memory per partition");
+            self.wrong(
+                &at("repeat_rows"),
+                "`repeat_rows` must be at most 100000000",
+                "one id takes about 20 bytes of memory per partition",
+            );
         }
         let commit = self.commit(name, typed.commit.as_ref());
         let rejects = self.rejects(name, typed.rejects.as_ref());
@@ -138,7 +163,11 @@ impl Validator<'_> {
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             && name.len() <= 100;
         if !good && let Some(place) = self.key_place(&["pipelines"], name) {
-            self.sink.error_with(place, format!("`{}` cannot be the name of a pipeline", name.escape_debug()), "it names tables: a lower case letter, then lower case letters, digits and `_`, at most 100");
+            self.sink.error_with(
+                place,
+                format!("`{}` cannot be the name of a pipeline", name.escape_debug()),
+                "it names tables: a lower case letter, then lower case letters, digits and `_`, at most 100",
+            );
         }
     }
 
@@ -149,7 +178,11 @@ impl Validator<'_> {
             && topic != "."
             && topic != "..";
         if !good {
-            self.wrong(&["pipelines", name, "topic"], "this cannot be the name of a topic", "Kafka allows letters, digits, `.`, `_` and `-`, at most 249");
+            self.wrong(
+                &["pipelines", name, "topic"],
+                "this cannot be the name of a topic",
+                "Kafka allows letters, digits, `.`, `_` and `-`, at most 249",
+            );
         }
     }
 
@@ -170,9 +203,14 @@ impl Validator<'_> {
     fn rejects(&mut self, name: &str, typed: Option<&config::Rejects>) -> RejectsPolicy {
         let at = |key: &'static str| ["pipelines", name, "rejects", key];
         let limit = typed.and_then(|r| r.limit.as_ref()).map(|l| l.0.trim());
-        let parsed = limit.and_then(|l| l.parse().map(RejectsLimit::Count).ok().or(units::share(l).map(RejectsLimit::Share)));
+        let parsed =
+            limit.and_then(|l| l.parse().map(RejectsLimit::Count).ok().or(units::share(l).map(RejectsLimit::Share)));
         if limit.is_some() && parsed.is_none() {
-            self.wrong(&at("limit"), "`limit` is neither a count nor a share", "write `500` or `1%`; without it rejects never stop a job");
+            self.wrong(
+                &at("limit"),
+                "`limit` is neither a count nor a share",
+                "write `500` or `1%`; without it rejects never stop a job",
+            );
         }
         let retention = typed.and_then(|r| r.retention.as_deref());
         let retention_days = match retention.map(units::days) {
@@ -210,10 +248,18 @@ impl Validator<'_> {
                 Origin::KafkaTime => (Source::KafkaTime, "timestamp", matches!(column.kind, Kind::Timestamp(_))),
             };
             if !fits {
-                self.wrong(&at, format!("`{column_name}` must be a {wanted} in the contract to come from there"), "change its `logicalType`, or take it from elsewhere");
+                self.wrong(
+                    &at,
+                    format!("`{column_name}` must be a {wanted} in the contract to come from there"),
+                    "change its `logicalType`, or take it from elsewhere",
+                );
             }
             if (typed.from == Origin::Header) != typed.name.as_deref().is_some_and(|n| !n.is_empty()) {
-                self.wrong(&at, "`name` goes with `from: header`, and only with it", "write `{ from: header, name: trace-id }`");
+                self.wrong(
+                    &at,
+                    "`name` goes with `from: header`, and only with it",
+                    "write `{ from: header, name: trace-id }`",
+                );
             }
             column.source = source;
         }
@@ -232,12 +278,17 @@ impl Validator<'_> {
             let Some(column) = columns.iter().find(|c| c.name == *step) else {
                 let place = self.place(&at);
                 let known: Vec<&str> = columns.iter().map(|c| c.name.as_str()).chain(["kafka_time"]).collect();
-                self.sink.unknown(place, "field", step, known);
+                let step = self.shown(&at, typed, step).to_owned();
+                self.sink.unknown(place, "field", &step, known);
                 return None;
             };
             if !column.required {
-                let hint = format!("an event without time has no date: write `required: true` in {}", contract.path.display());
-                self.wrong(&at, format!("`{step}` is not required"), hint);
+                let step = self.shown(&at, typed, step).to_owned();
+                self.wrong(
+                    &at,
+                    format!("`{step}` is not required"),
+                    "an event without time has no date: write `required: true` in the contract",
+                );
                 return None;
             }
             columns = match &column.kind {
@@ -247,9 +298,17 @@ impl Validator<'_> {
             found = Some(column);
         }
         if !found.is_some_and(|c| matches!(c.kind, Kind::Timestamp(_))) {
-            let stamps: Vec<&str> =
-                contract.columns.iter().filter(|c| matches!(c.kind, Kind::Timestamp(_))).map(|c| c.name.as_str()).collect();
-            let hint = if stamps.is_empty() { "use `kafka_time`".to_owned() } else { format!("timestamps here: {}", list(&stamps)) };
+            let stamps: Vec<&str> = contract
+                .columns
+                .iter()
+                .filter(|c| matches!(c.kind, Kind::Timestamp(_)))
+                .map(|c| c.name.as_str())
+                .collect();
+            let hint = if stamps.is_empty() {
+                "use `kafka_time`".to_owned()
+            } else {
+                format!("timestamps here: {}", list(&stamps))
+            };
             self.wrong(&at, "the event time must be a timestamp", hint);
             return None;
         }
@@ -258,16 +317,23 @@ impl Validator<'_> {
 
     fn partition_by(&mut self, name: &str, typed: &[String], contract: &Contract) {
         let at = ["pipelines", name, "partition_by"];
-        let places: Vec<Place> = self.root.at(&at).map_or(Vec::new(), |n| n.items().iter().map(|i| i.place).collect());
+        let nodes = self.root.at(&at).map_or(&[][..], Node::items);
         for (i, column_name) in typed.iter().enumerate() {
-            let place = places.get(i).copied().unwrap_or_default();
+            let place = nodes.get(i).map_or(Place::START, |n| n.place);
+            let shown = nodes.get(i).and_then(Node::scalar).map_or("", |s| s.typed.as_str());
             match contract.columns.iter().find(|c| c.name == *column_name) {
-                None => self.sink.unknown(place, "column", column_name, contract.columns.iter().map(|c| c.name.as_str())),
-                Some(column) if !column.required || !matches!(column.kind, Kind::String | Kind::Integer | Kind::Date) => {
-                    self.sink.error_with(place, format!("`{column_name}` cannot be a partition column"), "it must be a required string, integer or date");
+                None => self.sink.unknown(place, "column", shown, contract.columns.iter().map(|c| c.name.as_str())),
+                Some(column)
+                    if !column.required || !matches!(column.kind, Kind::String | Kind::Integer | Kind::Date) =>
+                {
+                    self.sink.error_with(
+                        place,
+                        format!("`{shown}` cannot be a partition column"),
+                        "it must be a required string, integer or date",
+                    );
                 }
                 Some(_) if typed[..i].contains(column_name) => {
-                    self.sink.error(place, format!("`{column_name}` occurs twice"));
+                    self.sink.error(place, format!("`{shown}` occurs twice"));
                 }
                 Some(_) => {}
             }
@@ -310,7 +376,11 @@ impl Validator<'_> {
     fn instant(&mut self, at: &[&str], typed: Option<&str>) -> Option<i64> {
         let instant = typed?.parse::<jiff::Timestamp>();
         if instant.is_err() {
-            self.wrong(at, format!("`{}` is no instant", last(at)), "write RFC 3339 with an offset, such as `2015-01-01T00:00:00Z`");
+            self.wrong(
+                at,
+                format!("`{}` is no instant", last(at)),
+                "write RFC 3339 with an offset, such as `2015-01-01T00:00:00Z`",
+            );
         }
         instant.ok().map(jiff::Timestamp::as_microsecond)
     }
@@ -318,6 +388,14 @@ impl Validator<'_> {
     fn wrong(&mut self, at: &[&str], message: impl Into<String>, hint: impl Into<String>) {
         let place = self.place(at);
         self.sink.error_with(place, message, hint);
+    }
+
+    /// A part of a value for a message: as a whole and as typed, if a variable is in it.
+    fn shown<'s>(&'s self, at: &[&str], text: &'s str, part: &'s str) -> &'s str {
+        match self.root.at(at).and_then(Node::scalar) {
+            Some(scalar) if scalar.typed != text => &scalar.typed,
+            _ => part,
+        }
     }
 
     fn place(&self, at: &[&str]) -> Place {
@@ -337,7 +415,8 @@ fn lake_url(dir: &Path, typed: &str) -> Result<Url, String> {
     if typed.is_empty() {
         return Err("`lake` is empty".to_owned());
     }
-    let scheme = typed.split_once(':').map(|(s, _)| s).filter(|s| s.len() > 1 && s.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let scheme =
+        typed.split_once(':').map(|(s, _)| s).filter(|s| s.len() > 1 && s.bytes().all(|b| b.is_ascii_alphanumeric()));
     let url = match scheme {
         None => Url::from_file_path(plain(&dir.join(typed))).map_err(|()| "`lake` is no path".to_owned())?,
         Some("file") if !typed.starts_with("file:/") => {
@@ -349,7 +428,7 @@ fn lake_url(dir: &Path, typed: &str) -> Result<Url, String> {
             Url::parse(&format!("memory:///{path}")).map_err(|_| "`lake` is no URL".to_owned())?
         }
         Some("file" | "s3") => Url::parse(typed).map_err(|_| "`lake` is no URL".to_owned())?,
-        Some(other) => return Err(format!("`lake` cannot be in `{other}:`")),
+        Some(_) => return Err("`lake` is in no store that is known here".to_owned()),
     };
     if url.scheme() == "s3" && url.host_str().is_none_or(str::is_empty) {
         return Err("`lake` names no bucket".to_owned());

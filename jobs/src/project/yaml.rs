@@ -147,7 +147,11 @@ pub(super) fn parse(text: &str, sink: &mut Sink) -> Option<Node> {
         Ok(node) => Some(node),
         Err(Stop::Syntax(e)) => {
             let place = place_of(e.marker());
-            sink.error_with(place, format!("not YAML: {}", e.info()), "see the line and the one above it; tabs cannot indent");
+            sink.error_with(
+                place,
+                format!("not YAML: {}", e.info()),
+                "see the line and the one above it; tabs cannot indent",
+            );
             None
         }
         Err(Stop::Refused(place, message, hint)) => {
@@ -192,7 +196,9 @@ impl<'t> Builder<'t, '_> {
                 event => root = Some(self.node(event, span, 0)?),
             }
         }
-        root.ok_or_else(|| Stop::Refused(Place::START, "the file is empty".to_owned(), "`deltaworks init` writes one to start from"))
+        root.ok_or_else(|| {
+            Stop::Refused(Place::START, "the file is empty".to_owned(), "`deltaworks init` writes one to start from")
+        })
     }
 
     fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, Stop> {
@@ -218,7 +224,11 @@ impl<'t> Builder<'t, '_> {
             }
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(Stop::Refused(place, "this alias stands inside its own anchor".to_owned(), "write the value out"));
+                    return Err(Stop::Refused(
+                        place,
+                        "this alias stands inside its own anchor".to_owned(),
+                        "write the value out",
+                    ));
                 };
                 self.count(size(&node), place)?;
                 return Ok(Node { place, ..node });
@@ -268,7 +278,11 @@ impl<'t> Builder<'t, '_> {
     fn count(&mut self, nodes: usize, place: Place) -> Result<(), Stop> {
         self.nodes += nodes;
         if self.nodes > NODES_MAX {
-            return Err(Stop::Refused(place, "the file is too large".to_owned(), "aliases count as what they stand for"));
+            return Err(Stop::Refused(
+                place,
+                "the file is too large".to_owned(),
+                "aliases count as what they stand for",
+            ));
         }
         Ok(())
     }
