@@ -1,4 +1,35 @@
 //! The project's files: what a user writes, read, judged and turned into [`settings::Settings`].
+//!
+//! ```text
+//! deltaworks.yaml ─> yaml ─> variables ─> shape (config) ─┐
+//! *.odcs.yaml ─────> yaml ─> odcs ─> contract ────────────┴─> validate ─> settings
+//! ```
+//!
+//! Every step goes on after an error, so that a [`Report`] holds all of them.
 
 pub mod contract;
+pub mod diagnostics;
 pub mod settings;
+
+mod check;
+mod config;
+mod init;
+mod load;
+mod odcs;
+mod odcs_types;
+mod shape;
+mod time_format;
+mod units;
+mod validate;
+mod variables;
+mod yaml;
+
+pub use check::{CheckReport, check};
+pub use config::json_schema;
+pub use diagnostics::{Diagnostic, Place, Report};
+pub use init::init;
+pub use load::{FILE, find, load};
+pub use variables::Env;
+
+#[cfg(test)]
+mod tests;
