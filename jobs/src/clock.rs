@@ -19,6 +19,12 @@ impl Clock {
         Self(Arc::new(now_ms))
     }
 
+    /// The clock as a plain function.
+    #[must_use]
+    pub fn as_fn(&self) -> Arc<dyn Fn() -> i64 + Send + Sync> {
+        self.0.clone()
+    }
+
     /// Milliseconds since the Unix epoch.
     #[must_use]
     pub fn now_ms(&self) -> i64 {

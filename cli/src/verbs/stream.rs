@@ -7,7 +7,7 @@ use crate::logging::Screen;
 use crate::signals::Signals;
 use crate::{health, live};
 use deltaworks_jobs::clock::Clock;
-use deltaworks_jobs::land::{self, DataLoss, Start, StreamOptions, meter::Meter};
+use deltaworks_jobs::land::{self, DataLoss, Start, StreamOptions, inspect, meter::Meter};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde_json::json;
 use std::sync::Arc;
@@ -36,8 +36,11 @@ pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Endi
         drain_deadline: DRAIN_DEADLINE,
     };
     if args.dry_run {
-        let plan = land::plan(&settings, &pipelines, &options).await?;
-        return Ok(Ending::with(json!({ "status": "planned", "pipelines": plan })));
+        let mut plan = Vec::new();
+        for pipeline in &pipelines {
+            plan.extend(inspect::offsets(&settings, pipeline).await?);
+        }
+        return Ok(Ending::with(json!({ "status": "planned", "start": args.start, "partitions": plan })));
     }
     let signals = Signals::listen()
         .map_err(|e| Error::new(Stage::Land, Class::Outside, "signals cannot be heard").because(e))?;

@@ -3,7 +3,7 @@
 use super::{pick, settings};
 use crate::args::{Global, Topics};
 use crate::ending::Ending;
-use deltaworks_jobs::kafka::admin;
+use deltaworks_jobs::kafka::admin::{Admin, Made, NewTopicSpec};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde_json::json;
 
@@ -18,13 +18,19 @@ pub async fn run(global: &Global, args: &Topics) -> Result<Ending> {
     if args.dry_run {
         return Ok(Ending::with(json!({ "status": "planned", "topics": topics, "partitions": args.partitions })));
     }
+    let admin = Admin::open(&settings.kafka)?;
     let mut created = Vec::new();
     let mut present = Vec::new();
     for topic in topics {
-        if admin::create_topic(&settings.kafka, &topic, args.partitions, args.replication, &configs).await? {
-            created.push(topic);
-        } else {
-            present.push(topic);
+        let spec = NewTopicSpec {
+            name: topic.clone(),
+            partitions: args.partitions,
+            replication: args.replication,
+            configs: configs.clone(),
+        };
+        match admin.create(&spec)? {
+            Made::Created => created.push(topic),
+            Made::AlreadyThere => present.push(topic),
         }
     }
     Ok(Ending::with(json!({ "status": "done", "created": created, "present": present })))

@@ -26,7 +26,7 @@ mod upkeep;
 pub use actions::PartitionValues;
 pub use file::{AddedFile, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
 pub use schema::Fit;
-pub use table::{Commit, CommitHead, LiveFile, Outcome, Table};
+pub use table::{Commit, CommitHead, LiveFile, Outcome as CommitOutcome, Table};
 
 use crate::project::settings::LakeSettings;
 use crate::{Class, Error, Result, Stage};
@@ -188,10 +188,10 @@ impl Lake {
                     tracing::info!(table = %spec.name, columns = ?added, "add columns");
                     let commit = Commit { operation: "ADD COLUMNS".into(), schema: Some(schema), ..Commit::default() };
                     match table.commit(commit).await {
-                        Outcome::Committed(_) => return Ok(table),
-                        Outcome::Conflicted => {}
-                        Outcome::Unknown(e) => last = Some(e),
-                        Outcome::Failed(e) => return Err(e),
+                        CommitOutcome::Committed(_) => return Ok(table),
+                        CommitOutcome::Conflicted => {}
+                        CommitOutcome::Unknown(e) => last = Some(e),
+                        CommitOutcome::Failed(e) => return Err(e),
                     }
                 }
             }

@@ -5,6 +5,7 @@
 
 use super::log::Entry;
 use super::table::Table;
+use super::{Lake, TableName, store};
 use crate::{Class, Result};
 use deltalake::logstore::object_store::{ObjectMeta, ObjectStore as _, path::Path};
 use futures::{StreamExt, TryStreamExt};
@@ -44,6 +45,24 @@ impl Table {
             }
         }
         Ok(count)
+    }
+}
+
+impl Lake {
+    /// Removes a table: its log first, the newest commit before the older ones, so that a reader finds
+    /// an older version or no table, never half of one. Interrupted, it may be called again.
+    ///
+    /// # Errors
+    /// The store cannot be listed or refuses to delete.
+    pub async fn drop_table(&self, name: &TableName) -> Result<()> {
+        let failed = |e| store::error(format!("table `{name}`: cannot be dropped"), e);
+        let prefix = self.table_path(name);
+        let mut paths: Vec<Path> =
+            self.store().list(Some(&prefix)).map_ok(|meta| meta.location).try_collect().await.map_err(failed)?;
+        let in_log = |path: &Path| path.parts().any(|part| part.as_ref() == "_delta_log");
+        paths.sort_by(|a, b| (in_log(b), b.as_ref()).cmp(&(in_log(a), a.as_ref())));
+        let paths = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
+        self.store().delete_stream(paths).try_collect::<Vec<_>>().await.map(drop).map_err(failed)
     }
 }
 

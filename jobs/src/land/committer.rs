@@ -15,7 +15,7 @@ use crate::checksum::RowSum;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
-use crate::lake::{AddedFile, Commit, CommitOutcome, EncodedFile, Ledger, PartitionValues, Table};
+use crate::lake::{AddedFile, Commit, CommitOutcome, EncodedFile, Lake, PartitionValues, Table, ledger};
 use crate::project::settings::{Pipeline, RejectsLimit};
 use arrow::array::RecordBatch;
 use deltaworks_core::commit_info::{Checksum, DateEntry, Identity, PartitionEntry, RawCommit};
@@ -78,8 +78,8 @@ pub struct Committer {
     pub raw: Arc<Mutex<Table>>,
     /// The rejects table.
     pub rejects: RejectsTable,
-    /// The ledger of raw commits.
-    pub ledger: Ledger,
+    /// The lake, for the ledger of raw commits.
+    pub lake: Lake,
     /// Live figures.
     pub meter: Arc<Meter>,
     /// Clock of the commit times.
@@ -275,7 +275,8 @@ impl Committer {
 
     async fn copy_ledger(&mut self) -> Result<()> {
         let raw = self.raw.lock().await;
-        self.ledger.copy(&raw, &self.pipeline.name).await
+        let writer = Identity { run_id: self.options.run_id.clone(), sequence: 0 };
+        ledger::copy(&self.lake, &raw, &self.pipeline.name, &writer).await.map(drop)
     }
 
     fn count(&self, partitions: &BTreeMap<i32, PartitionFlush>, totals: &mut Totals) {

@@ -10,6 +10,7 @@ use crate::land::decode::id_hashes;
 use crate::project::settings::Pipeline;
 use arrow::array::{Array, AsArray, RecordBatch};
 use deltaworks_core::place::Offset;
+use futures::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Id hashes of a partition's last landed rows, oldest first.
@@ -40,7 +41,8 @@ pub async fn last_ids(raw: &Table, pipeline: &Pipeline, topic: &str, nexts: &[(i
         if !nexts.iter().any(|(partition, _)| wanted(*partition)) {
             break;
         }
-        for batch in raw.read(&file, &["_topic", "_partition", "_offset", "_fill", &id.name]).await? {
+        let mut batches = raw.read_file(&file, &["_topic", "_partition", "_offset", "_fill", &id.name]).await?;
+        while let Some(batch) = batches.try_next().await? {
             collect(&batch, &id.name, topic, nexts, pipeline.repeat_rows, &mut found)?;
         }
     }

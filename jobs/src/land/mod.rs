@@ -14,7 +14,6 @@
 
 pub mod decode;
 pub mod schema;
-<<<<<<< HEAD
 
 pub mod options;
 pub mod inspect;
@@ -34,5 +33,3 @@ mod rejects;
 
 pub use options::{DataLoss, Start, StreamOptions};
 pub use stream::{PipelineReport, StreamReport, stream};
-=======
->>>>>>> f941935e2e1f36fed7b0151139f00a9df78cb00c

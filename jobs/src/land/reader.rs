@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::kafka::message::Chunk;
 use crate::kafka::source::{Event, Source};
-use crate::kafka::watermarks::Monitor;
+use crate::kafka::monitor::{Monitor, Observation};
 use crate::project::settings::Pipeline;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::BTreeMap;
@@ -222,6 +222,7 @@ impl Reader {
             let position = Position { next, end, at_end: false, read_to_end_at_ms: None, awaited: None };
             self.owned.insert(t.partition, position);
         }
+        self.monitor.watch(self.owned.keys().copied());
         let to_read = self.owned.values().map(|p| p.end.saturating_sub(p.next).max(0) as u64).sum::<u64>();
         self.meter.to_read.store(to_read + self.meter.messages.load(Relaxed), Relaxed);
         Ok(taken)
@@ -241,6 +242,7 @@ impl Reader {
             self.owned.remove(partition);
             self.meter.forget_lag(*partition);
         }
+        self.monitor.watch(self.owned.keys().copied());
         self.wiring.workers.iter().try_for_each(|w| send(w, Item::Drop(partitions.to_vec())))
     }
 
@@ -251,7 +253,7 @@ impl Reader {
         self.forget(&partitions)?;
         self.open = Load::default();
         let taken = self.take(&partitions)?;
-        self.source.seek(&starts(&taken))?;
+        self.source.seek(&starts(&taken));
         self.tell_taken(taken)
     }
 
@@ -285,8 +287,12 @@ impl Reader {
 
     /// Takes in what the monitor saw of the partitions' ends.
     fn observe_ends(&mut self) {
+        let seen = self.monitor.seen();
+        if let Some(count) = seen.partition_count {
+            self.takeover.partition_count.store(count, Relaxed);
+        }
         for (partition, position) in &mut self.owned {
-            let Some((at_ms, high)) = self.monitor.observed(*partition) else { continue };
+            let Some(Observation { observed_at_ms: at_ms, high }) = seen.highs.get(partition).copied() else { continue };
             self.meter.set_lag(*partition, high - position.next);
             let awaited = position.awaited.get_or_insert((at_ms, high));
             if position.next >= awaited.1 {

@@ -7,10 +7,11 @@
 
 use super::rows::{encode_split, offset_column, partition_column};
 use crate::error::{Class, Error, Result, Stage};
-use crate::lake::{AddedFile, Commit, CommitOutcome, FileProfile, Table};
+use crate::lake::{AddedFile, Commit, CommitOutcome, FileProfile, LiveFile, Table};
 use crate::project::settings::Pipeline;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
+use futures::TryStreamExt;
 use deltaworks_core::commit_info::Identity;
 use deltaworks_core::commit_plan::{Claim, Verdict, judge};
 use deltaworks_core::progress::AppIds;
@@ -105,8 +106,10 @@ impl RejectsTable {
     async fn places_at_or_above(&self, claims: &[Claim], topic: &str) -> Result<HashSet<(i32, i64)>> {
         let least = claims.iter().map(|c| c.range.from.0).min().unwrap_or(i64::MAX);
         let mut known = HashSet::new();
-        for file in self.table.files_reaching("_offset", least).await? {
-            for batch in self.table.read(&file, &["_topic", "_partition", "_offset"]).await? {
+        let reaches = |file: &LiveFile| file.bounds_of("_offset").is_none_or(|(_, greatest)| greatest >= least);
+        for file in self.table.live_files().await?.into_iter().filter(reaches) {
+            let mut batches = self.table.read_file(&file, &["_topic", "_partition", "_offset"]).await?;
+            while let Some(batch) = batches.try_next().await? {
                 let topics = batch.column_by_name("_topic").map(|c| arrow::array::AsArray::as_string::<i32>(c.as_ref()));
                 let rows = partition_column(&batch)?.values().iter().zip(offset_column(&batch)?.values()).enumerate();
                 for (row, (partition, offset)) in rows {

@@ -66,7 +66,6 @@ pub fn rejects_schema() -> SchemaRef {
         Field::new("reason", DataType::Utf8, false),
         Field::new("field", DataType::Utf8, true),
         Field::new("detail", DataType::Utf8, false),
-        Field::new("event", DataType::Utf8, false),
         Field::new("contract_version", DataType::Utf8, false),
         Field::new("rejected_at", timestamp_type(), false),
         Field::new("resolution", DataType::Utf8, true),

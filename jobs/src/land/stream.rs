@@ -15,8 +15,9 @@ use super::{decode, tables};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::kafka::source::{Mode, Source};
-use crate::kafka::watermarks::{Monitor, Watermarks};
-use crate::lake::{Lake, Ledger, Table};
+use crate::kafka::monitor::Monitor;
+use crate::kafka::watermarks::Watermarks;
+use crate::lake::{Lake, Table};
 use crate::project::settings::{Pipeline, Settings};
 use deltaworks_core::progress::{AppIds, valid_through_ms};
 use serde::Serialize;
@@ -117,7 +118,7 @@ async fn land(
     stop: &CancellationToken,
     memory: usize,
 ) -> (PipelineReport, Option<Error>) {
-    match Parts::open(settings, &pipeline, options, memory).await {
+    match Parts::open(settings, &pipeline, options, &clock, memory).await {
         Ok(parts) => {
             let raw = parts.raw.clone();
             let (totals, error) = parts.run(options, meter, clock, stop, memory).await;
@@ -153,7 +154,7 @@ struct Parts {
     pipeline: Arc<Pipeline>,
     raw: Arc<Mutex<Table>>,
     rejects: RejectsTable,
-    ledger: Ledger,
+    lake: Lake,
     source: Source,
     monitor: Monitor,
     takeover: Takeover,
@@ -166,19 +167,19 @@ impl Parts {
         settings: &Settings,
         pipeline: &Arc<Pipeline>,
         options: &StreamOptions,
+        clock: &Clock,
         memory: usize,
     ) -> Result<Self> {
         let lake = Lake::open(&settings.lake)?;
         let raw = Arc::new(Mutex::new(lake.ensure_table(&tables::raw_table(pipeline)).await?));
         let rejects = lake.ensure_table(&tables::rejects_table(pipeline)).await?;
-        let ledger = Ledger::open(&lake).await?;
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1));
         let decoders = (0..workers).map(|_| decode::decoder(pipeline)).collect::<Result<_>>()?;
         let watermarks = Arc::new(Watermarks::open(&settings.kafka)?);
         let takeover = Takeover::begin(pipeline.clone(), options.clone(), raw.clone(), watermarks.clone())?;
-        let monitor = Monitor::start(&settings.kafka, &pipeline.topic, MONITOR_EVERY)?;
+        let monitor = Monitor::start(watermarks, &pipeline.topic, MONITOR_EVERY, clock.as_fn())?;
         let mode = match &options.partitions {
-            Some(partitions) => Mode::Manual(partitions.clone()),
+            Some(partitions) => Mode::Manual { group: pipeline.group.clone(), partitions: partitions.clone() },
             None => Mode::Group { group: pipeline.group.clone() },
         };
         let source = Source::open(
@@ -189,7 +190,7 @@ impl Parts {
             tables::wants_headers(pipeline),
         )?;
         let rejects = RejectsTable::new(rejects, tables::rejects_profile());
-        Ok(Self { pipeline: pipeline.clone(), raw, rejects, ledger, source, monitor, takeover, decoders })
+        Ok(Self { pipeline: pipeline.clone(), raw, rejects, lake, source, monitor, takeover, decoders })
     }
 
     /// Spawns reader, workers and committer, and waits for all of them.
@@ -224,7 +225,7 @@ impl Parts {
             options: options.clone(),
             raw: self.raw,
             rejects: self.rejects,
-            ledger: self.ledger,
+            lake: self.lake,
             meter: meter.clone(),
             clock: clock.clone(),
             workers,

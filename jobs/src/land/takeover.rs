@@ -10,7 +10,6 @@ use super::last_ids::last_ids;
 use super::options::{DataLoss, StreamOptions};
 use super::worker::Taken;
 use crate::error::{Class, Error, Result, Stage};
-use crate::kafka::start;
 use crate::kafka::watermarks::Watermarks;
 use crate::lake::{Commit, CommitOutcome, Table};
 use crate::project::settings::Pipeline;
@@ -169,7 +168,7 @@ impl Takeover {
         let first_run = progress.partitions.is_empty() && epoch_of(&progress.topic, &self.pipeline.topic) == Some(0);
         let starts = if first_run {
             let all: Vec<i32> = (0..count).collect();
-            start::resolve(&self.options.start, &self.watermarks, &self.pipeline.topic, &all)?
+            self.options.start.resolve(&self.watermarks, &self.pipeline.topic, &all)?
         } else {
             let mut starts = BTreeMap::new();
             for partition in missing {

@@ -283,7 +283,7 @@ impl Worker {
 
     fn seal(&mut self) -> Result<()> {
         if self.decoder.rows() > 0 {
-            let decoded = self.decoder.finish();
+            let decoded = self.decoder.finish()?;
             self.batches.push(self.stamps.join(&decoded, &self.raw_schema, &self.topic)?);
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 mod columns;
 mod depth;
+mod ids;
 pub mod json;
 mod leaf;
 mod node;
@@ -19,7 +20,10 @@ mod rules;
 mod tests;
 mod timestamp;
 
+pub use ids::id_hashes;
+
 use crate::Result;
+use crate::project::settings::Pipeline;
 use crate::kafka::message::Message;
 use arrow::array::RecordBatch;
 use deltaworks_core::reason::Refusal;
@@ -44,6 +48,14 @@ pub trait Decoder: Send {
     /// # Errors
     /// None that a message can cause: only if the columns do not make a record batch.
     fn finish(&mut self) -> Result<RecordBatch>;
+}
+
+/// A decoder for the pipeline's messages.
+///
+/// # Errors
+/// If the contract asks for what the format cannot give.
+pub fn decoder(pipeline: &Pipeline) -> Result<Box<dyn Decoder>> {
+    Ok(Box::new(json::JsonDecoder::new(pipeline)?))
 }
 
 /// What landing must know of a row that was appended.

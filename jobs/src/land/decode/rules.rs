@@ -98,7 +98,7 @@ impl TextRules {
                 Error::new(Stage::Land, Class::User, format!("the pattern of column `{}` cannot be used", column.name))
                     .because(error)
             })?;
-            Ok((whole, pattern.as_str().to_owned()))
+            Ok::<_, Error>((whole, pattern.as_str().to_owned()))
         });
         Ok(Self { length: Length::new(&column.rules, &column.kind), pattern: pattern.transpose()? })
     }
