@@ -81,6 +81,10 @@ fn session(memory_bytes: usize) -> Result<SessionContext> {
 async fn register_tables(lake: &Lake, context: &SessionContext, statement: &Statement) -> Result<()> {
     let state = Arc::new(context.state());
     for reference in state.resolve_table_references(statement).map_err(engine_error)? {
+        let is_function = reference.schema().is_none() && state.table_functions().contains_key(reference.table());
+        if is_function {
+            continue;
+        }
         let named = lake.find(&reference).await?;
         let provider = lake.open(&named, Arc::clone(&state)).await?;
         layer(context, &reference)?.register_table(reference.table().to_owned(), provider).map_err(engine_error)?;

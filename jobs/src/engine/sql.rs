@@ -193,7 +193,7 @@ mod tests {
     #[case("SET x = 1", "`SET` is refused")]
     #[case("SELECT 1; SELECT 2", "exactly one statement")]
     #[case("", "the query is empty")]
-    #[case("SELECT FROM WHERE", "not valid SQL")]
+    #[case("SELECT 1 + FROM raw.a", "not valid SQL")]
     #[case("SELECT 'open", "not valid SQL")]
     #[case("SELECT * FROM raw.a AS OF 1.5", "names no table version")]
     #[case("WITH a AS (SELECT 1) INSERT INTO raw.a SELECT * FROM a", "INSERT")]
