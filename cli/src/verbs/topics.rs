@@ -6,12 +6,13 @@ use crate::ending::Ending;
 use deltaworks_jobs::kafka::admin::{Admin, Made, NewTopicSpec};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Topics) -> Result<Ending> {
     let Topics::Create(args) = args;
     let settings = settings(global)?;
-    let configs = args.configs.iter().map(|c| config(c)).collect::<Result<Vec<_>>>()?;
+    let configs = args.configs.iter().map(|c| config(c)).collect::<Result<BTreeMap<_, _>>>()?;
     let mut topics: Vec<String> = pick(&settings, &args.pipelines)?.iter().map(|p| p.topic.clone()).collect();
     topics.sort();
     topics.dedup();
@@ -30,7 +31,7 @@ pub async fn run(global: &Global, args: &Topics) -> Result<Ending> {
         };
         match admin.create(&spec)? {
             Made::Created => created.push(topic),
-            Made::AlreadyThere => present.push(topic),
+            Made::Existed => present.push(topic),
         }
     }
     Ok(Ending::with(json!({ "status": "done", "created": created, "present": present })))

@@ -204,12 +204,13 @@ impl Worker {
     fn chunk(&mut self, chunk: &Chunk) -> Result<()> {
         for message in chunk.iter() {
             self.message(&message);
-            if self.decoder.rows() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES {
-                self.seal()?;
-            }
-            if self.rejects.bytes() >= BATCH_BYTES {
-                self.seal_rejects()?;
-            }
+        }
+        // a chunk is small: asking once for each is often enough
+        if self.decoder.rows() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES {
+            self.seal()?;
+        }
+        if self.rejects.bytes() >= BATCH_BYTES {
+            self.seal_rejects()?;
         }
         Ok(())
     }

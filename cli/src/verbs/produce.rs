@@ -1,0 +1,1 @@
+//! `produce`: send events to a topic.
