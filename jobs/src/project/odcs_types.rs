@@ -279,7 +279,7 @@ fn rules(reader: &mut Reader<'_>, property: &Node, kind: &Kind) -> Rules {
         ("maximum", false, true),
         ("exclusiveMaximum", true, true),
     ] {
-        let Some(node) = options.get(name) else { continue };
+        let Some(node) = options.get(name).filter(|_| has_bounds(kind)) else { continue };
         let Some(value) = bound(node, kind) else {
             let hint = bound_hint(kind);
             reader.sink.error_with(node.place, format!("`{name}` does not fit the column's type"), hint);
@@ -397,6 +397,11 @@ fn bound(node: &Node, kind: &Kind) -> Option<BoundValue> {
         }
         _ => None,
     }
+}
+
+const fn has_bounds(kind: &Kind) -> bool {
+    use Kind::{Date, Decimal, Double, Float, Integer, Timestamp};
+    matches!(kind, Integer | Double | Float | Decimal { .. } | Date | Timestamp(_))
 }
 
 fn bound_hint(kind: &Kind) -> &'static str {

@@ -10,7 +10,7 @@ use super::settings::{
     CommitPolicy, EventTime, ExtraFields, LakeSettings, Options, Pipeline, RejectsLimit, RejectsPolicy, Tombstones,
 };
 use super::units::{self, DURATION_HINT, SIZE_HINT};
-use super::yaml::Node;
+use super::yaml::{Node, Value};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -85,7 +85,8 @@ impl Validator<'_> {
             }
         }
         let brokers = ["bootstrap.servers", "metadata.broker.list"];
-        if !brokers.iter().any(|b| options.0.contains_key(*b)) {
+        let is_map = self.root.get("kafka").is_some_and(|k| matches!(k.value, Value::Map(_)));
+        if is_map && !brokers.iter().any(|b| options.0.contains_key(*b)) {
             self.wrong(
                 &["kafka"],
                 "`bootstrap.servers` is missing or empty",
@@ -250,7 +251,7 @@ impl Validator<'_> {
             if !fits {
                 self.wrong(
                     &at,
-                    format!("`{column_name}` must be a {wanted} in the contract to come from there"),
+                    format!("`{column_name}` comes from where its type does not fit: only a `{wanted}` does"),
                     "change its `logicalType`, or take it from elsewhere",
                 );
             }
@@ -277,7 +278,8 @@ impl Validator<'_> {
         for step in &path {
             let Some(column) = columns.iter().find(|c| c.name == *step) else {
                 let place = self.place(&at);
-                let known: Vec<&str> = columns.iter().map(|c| c.name.as_str()).chain(["kafka_time"]).collect();
+                let known: Vec<&str> =
+                    columns.iter().map(|c| c.name.as_str()).chain(found.is_none().then_some("kafka_time")).collect();
                 let step = self.shown(&at, typed, step).to_owned();
                 self.sink.unknown(place, "field", &step, known);
                 return None;
@@ -338,7 +340,7 @@ impl Validator<'_> {
                 Some(_) => {}
             }
         }
-        if !contract.columns.is_empty() && typed.len() >= contract.columns.len() {
+        if !contract.columns.is_empty() && contract.columns.iter().all(|c| typed.contains(&c.name)) {
             self.wrong(&at, "every column is a partition column", "leave at least one to be stored in the files");
         }
     }
@@ -474,7 +476,7 @@ mod tests {
     #[case("a b", Some("file:///p/a%20b"))]
     #[case("s3://bucket/some/prefix/", Some("s3://bucket/some/prefix"))]
     #[case("s3://bucket", Some("s3://bucket"))]
-    #[case("memory:", Some("memory:///"))]
+    #[case("memory:", Some("memory://"))]
     #[case("memory:///x", Some("memory:///x"))]
     #[case("", None)]
     #[case("s3://", None)]
