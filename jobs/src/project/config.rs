@@ -24,6 +24,7 @@ pub(super) struct Project {
     /// Options of the object store, under the names of the Rust crate `object_store` (such as
     /// `aws_endpoint`). An option whose value is empty counts as not given.
     #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, OptionText>>")]
     pub(super) storage: BTreeMap<String, OptionText>,
     /// Options of librdkafka, under its own names (such as `bootstrap.servers`). An option whose
     /// value is empty counts as not given.
@@ -34,9 +35,11 @@ pub(super) struct Project {
     pub(super) pipelines: BTreeMap<String, Pipeline>,
     /// Paths of aggregate SQL files, relative to this file.
     #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
     pub(super) aggregates: Vec<String>,
     /// Small reference tables by name.
     #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, Lookup>>")]
     pub(super) lookups: BTreeMap<String, Lookup>,
 }
 
@@ -67,9 +70,11 @@ pub(super) struct Pipeline {
     pub(super) tombstones: Option<Tombstones>,
     /// Partition columns after `event_date`: required columns of type string, integer or date.
     #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
     pub(super) partition_by: Vec<String>,
     /// Columns that do not come from the field of their name.
     #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, ColumnSource>>")]
     pub(super) columns: BTreeMap<String, ColumnSource>,
     /// Event ids remembered per partition, to mark repeats; 0 switches it off. Default 100000.
     pub(super) repeat_rows: Option<u64>,

@@ -121,7 +121,7 @@ fn contracts(tree: &Node, dir: &Path, sink: &mut Sink, reading: &mut Reading) ->
             let Some(text) = open(&dir.join(&file), &path.typed, node.place, sink) else { continue };
             let mut own = Sink::new(Path::new(&path.typed));
             let contract = odcs::read(&text, &file, &mut own).map(Arc::new);
-            reading.contracts.push(file.clone());
+            reading.contracts.push(PathBuf::from(&path.typed));
             reading.diagnostics.extend(own.into_found());
             files.insert(file.clone(), contract);
         }

@@ -141,3 +141,32 @@ fn the_project_is_found_from_below() {
     std::fs::write(folder.path().join("deltaworks.yaml"), "").unwrap();
     assert_eq!(find(&below).unwrap(), folder.path());
 }
+
+mod mutations {
+    use super::super::diagnostics::Sink;
+    use super::super::odcs;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    const CONTRACT: &str = include_str!("../../../fixtures/good/full/zebra.odcs.yaml");
+
+    proptest! {
+        /// Whatever a contract is mutilated to, it is read or refused with a place inside the file.
+        #[test]
+        fn a_mutilated_contract_is_read_or_refused(
+            at in 0..CONTRACT.len(),
+            cut in 0_usize..40,
+            put in prop_oneof![Just(String::new()), "[-:{}\\[\\],&*!'\"# \n\ta-z0-9$%é]{0,6}"],
+        ) {
+            let start = (0..=at).rev().find(|i| CONTRACT.is_char_boundary(*i)).unwrap_or(0);
+            let end = (start + cut..).find(|i| *i >= CONTRACT.len() || CONTRACT.is_char_boundary(*i)).unwrap_or(start);
+            let text = format!("{}{put}{}", &CONTRACT[..start], &CONTRACT[end.min(CONTRACT.len())..]);
+            let mut sink = Sink::new(Path::new("x"));
+            let contract = odcs::read(&text, Path::new("x"), &mut sink);
+            let found = sink.into_found();
+            prop_assert_eq!(contract.is_some(), found.is_empty());
+            let lines = text.lines().count() + 1;
+            prop_assert!(found.iter().all(|d| d.place.line <= lines && d.place.column >= 1), "{:?}", found);
+        }
+    }
+}

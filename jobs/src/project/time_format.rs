@@ -80,9 +80,18 @@ fn quoted<'f>(format: &'f str, strptime: &mut String) -> Result<&'f str, String>
         strptime.push('\'');
         return Ok(rest);
     }
-    let (text, rest) = inside.split_once('\'').ok_or("a quote is not closed")?;
-    text.chars().for_each(|c| push_literal(c, strptime));
-    Ok(rest)
+    let mut chars = inside.char_indices();
+    while let Some((at, c)) = chars.next() {
+        if c != '\'' {
+            push_literal(c, strptime);
+        } else if inside[at + 1..].starts_with('\'') {
+            strptime.push('\'');
+            chars.next();
+        } else {
+            return Ok(&inside[at + 1..]);
+        }
+    }
+    Err("a quote is not closed".to_owned())
 }
 
 fn push_literal(c: char, strptime: &mut String) {
@@ -96,6 +105,9 @@ fn gives_an_instant(format: &TimeFormat) -> bool {
     let Ok(sample) = jiff::civil::date(2001, 12, 23).at(13, 4, 5, 0).to_zoned(TimeZone::UTC) else {
         return false;
     };
+    if format.strptime.contains("%I") != format.strptime.contains("%p") {
+        return false;
+    }
     let round = BrokenDownTime::from(&sample)
         .to_string(&format.strptime)
         .and_then(|text| BrokenDownTime::parse(&format.strptime, text));

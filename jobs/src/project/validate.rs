@@ -6,16 +6,16 @@
 use super::config::{self, ColumnSource, Origin};
 use super::contract::{Column, Contract, Kind, Source};
 use super::diagnostics::{Place, Sink, list};
+use super::lake_url::lake_url;
 use super::settings::{
     CommitPolicy, EventTime, ExtraFields, LakeSettings, Options, Pipeline, RejectsLimit, RejectsPolicy, Tombstones,
 };
 use super::units::{self, DURATION_HINT, SIZE_HINT};
-use super::yaml::Node;
+use super::yaml::{Node, Value};
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use url::Url;
 
 const MIB: u64 = 1 << 20;
 const MEMORY_DEFAULT: u64 = 256 * MIB;
@@ -85,7 +85,8 @@ impl Validator<'_> {
             }
         }
         let brokers = ["bootstrap.servers", "metadata.broker.list"];
-        if !brokers.iter().any(|b| options.0.contains_key(*b)) {
+        let is_map = self.root.get("kafka").is_some_and(|k| matches!(k.value, Value::Map(_)));
+        if is_map && !brokers.iter().any(|b| options.0.contains_key(*b)) {
             self.wrong(
                 &["kafka"],
                 "`bootstrap.servers` is missing or empty",
@@ -250,7 +251,7 @@ impl Validator<'_> {
             if !fits {
                 self.wrong(
                     &at,
-                    format!("`{column_name}` must be a {wanted} in the contract to come from there"),
+                    format!("`{column_name}` comes from where its type does not fit: only a `{wanted}` does"),
                     "change its `logicalType`, or take it from elsewhere",
                 );
             }
@@ -277,7 +278,8 @@ impl Validator<'_> {
         for step in &path {
             let Some(column) = columns.iter().find(|c| c.name == *step) else {
                 let place = self.place(&at);
-                let known: Vec<&str> = columns.iter().map(|c| c.name.as_str()).chain(["kafka_time"]).collect();
+                let known: Vec<&str> =
+                    columns.iter().map(|c| c.name.as_str()).chain(found.is_none().then_some("kafka_time")).collect();
                 let step = self.shown(&at, typed, step).to_owned();
                 self.sink.unknown(place, "field", &step, known);
                 return None;
@@ -338,7 +340,7 @@ impl Validator<'_> {
                 Some(_) => {}
             }
         }
-        if !contract.columns.is_empty() && typed.len() >= contract.columns.len() {
+        if !contract.columns.is_empty() && contract.columns.iter().all(|c| typed.contains(&c.name)) {
             self.wrong(&at, "every column is a partition column", "leave at least one to be stored in the files");
         }
     }
@@ -409,80 +411,4 @@ impl Validator<'_> {
 
 fn last<'s>(at: &[&'s str]) -> &'s str {
     at.last().copied().unwrap_or_default()
-}
-
-fn lake_url(dir: &Path, typed: &str) -> Result<Url, String> {
-    if typed.is_empty() {
-        return Err("`lake` is empty".to_owned());
-    }
-    let scheme =
-        typed.split_once(':').map(|(s, _)| s).filter(|s| s.len() > 1 && s.bytes().all(|b| b.is_ascii_alphanumeric()));
-    let url = match scheme {
-        None => Url::from_file_path(plain(&dir.join(typed))).map_err(|()| "`lake` is no path".to_owned())?,
-        Some("file") if !typed.starts_with("file:/") => {
-            let path = plain(&dir.join(typed.trim_start_matches("file:")));
-            Url::from_file_path(path).map_err(|()| "`lake` is no path".to_owned())?
-        }
-        Some("memory") => {
-            let path = typed.trim_start_matches("memory:").trim_matches('/');
-            Url::parse(&format!("memory:///{path}")).map_err(|_| "`lake` is no URL".to_owned())?
-        }
-        Some("file" | "s3") => Url::parse(typed).map_err(|_| "`lake` is no URL".to_owned())?,
-        Some(_) => return Err("`lake` is in no store that is known here".to_owned()),
-    };
-    if url.scheme() == "s3" && url.host_str().is_none_or(str::is_empty) {
-        return Err("`lake` names no bucket".to_owned());
-    }
-    if url.scheme() == "file" && url.host_str().is_some() {
-        return Err("`lake` is on another host: a `file:` URL has three slashes".to_owned());
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err("`lake` must be a plain URL: options and keys go under `storage`".to_owned());
-    }
-    let mut url = url;
-    let path = url.path().trim_end_matches('/').to_owned();
-    url.set_path(&path);
-    Ok(url)
-}
-
-/// Without `.` and `..`, which a URL cannot have.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                plain.pop();
-            }
-            other => plain.push(other),
-        }
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("./lake", Some("file:///p/lake"))]
-    #[case("../lake/", Some("file:///lake"))]
-    #[case("/data/lake", Some("file:///data/lake"))]
-    #[case("file:///data/lake/", Some("file:///data/lake"))]
-    #[case("file:lake", Some("file:///p/lake"))]
-    #[case("a b", Some("file:///p/a%20b"))]
-    #[case("s3://bucket/some/prefix/", Some("s3://bucket/some/prefix"))]
-    #[case("s3://bucket", Some("s3://bucket"))]
-    #[case("memory:", Some("memory:///"))]
-    #[case("memory:///x", Some("memory:///x"))]
-    #[case("", None)]
-    #[case("s3://", None)]
-    #[case("s3://key:secret@bucket/x", None)]
-    #[case("s3://bucket/x?a=b", None)]
-    #[case("file://host/x", None)]
-    #[case("gs://bucket", None)]
-    fn lakes(#[case] typed: &str, #[case] url: Option<&str>) {
-        assert_eq!(lake_url(Path::new("/p"), typed).ok().map(String::from).as_deref(), url);
-    }
 }

@@ -175,10 +175,13 @@ struct Builder<'t, 's> {
 
 impl<'t> Builder<'t, '_> {
     fn next(&mut self) -> Result<(Event<'t>, Span), Stop> {
-        match self.events.next_event() {
-            Some(Ok(event)) => Ok(event),
-            Some(Err(e)) => Err(Stop::Syntax(e)),
-            None => Err(Stop::Refused(Place::START, "the file ends too early".to_owned(), "complete it")),
+        loop {
+            match self.events.next_event() {
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok(event)) => return Ok(event),
+                Some(Err(e)) => return Err(Stop::Syntax(e)),
+                None => return Err(Stop::Refused(Place::START, "the file ends too early".to_owned(), "complete it")),
+            }
         }
     }
 
