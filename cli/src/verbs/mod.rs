@@ -5,6 +5,7 @@ mod demo;
 mod init;
 mod offsets;
 
+mod produce;
 mod query;
 mod rejects;
 mod reset;
@@ -26,6 +27,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Init(verb) => init::run(verb),
         Verb::Check(verb) => check::run(global, verb).await,
         Verb::Demo(verb) => demo::run(verb).await,
+        Verb::Produce(verb) => produce::run(global, verb, screen).await,
         Verb::Topics(verb) => topics::run(global, verb).await,
         Verb::Stream(verb) => stream::run(global, verb, screen).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
