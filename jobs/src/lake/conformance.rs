@@ -299,6 +299,7 @@ async fn unusual_partition_values(lake: Lake) {
     committed(table.commit(commit).await);
     table.checkpoint().await.unwrap();
     let fresh = lake.open_table(&spec().name).await.unwrap().unwrap();
+    assert_eq!(ids_of(&fresh).await, (0..8).collect::<Vec<_>>(), "every file is found by the log's path");
     let mut found: Vec<(i64, Option<String>)> = Vec::new();
     for file in fresh.live_files().await.unwrap() {
         assert_eq!(file.rows, Some(1));
