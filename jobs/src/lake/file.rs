@@ -33,8 +33,8 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 const PARTS_IN_FLIGHT: usize = 4;
 const UPLOAD_ATTEMPTS: u32 = 4;
 const UPLOAD_PAUSE: Duration = Duration::from_millis(200);
-/// Longer partition values are cut in paths, which carry them for people only.
-const PATH_VALUE_BYTES_MAX: usize = 64;
+/// Longer partition values are cut in folders' names, which file systems limit to 255 bytes.
+const FOLDER_BYTES_MAX: usize = 180;
 
 /// How the files of one table are written.
 #[derive(Debug, Clone)]
@@ -181,7 +181,7 @@ pub fn encode(profile: &FileProfile, batches: impl IntoIterator<Item = Result<Re
 /// A file in the store that no commit names yet.
 #[derive(Debug, Clone)]
 pub struct AddedFile {
-    /// Path below the table. Holds no character that needs escaping.
+    /// Path below the table, as the log spells it: a relative URL.
     pub path: String,
     /// Values of the partition columns.
     pub partition_values: PartitionValues,
@@ -215,11 +215,20 @@ impl FileSink {
         // Delta reads an empty partition value as null, so the log must not say anything else
         partition_values.values_mut().for_each(|value| *value = value.take().filter(|v| !v.is_empty()));
         let path = file_path(&self.partition_columns, &partition_values);
-        let location = Path::from_iter(self.path.parts().chain(Path::from(path.as_str()).parts()));
+        let location = Path::parse(format!("{}/{path}", self.path)).map_err(|e| {
+            let message = format!("table `{}`: `{path}` is no path", self.table);
+            Error::new(Stage::Lake, Class::Internal, message).because(e)
+        })?;
         self.upload(&location, &file.bytes).await.map_err(|e| {
             store::error(format!("table `{}`: cannot write `{path}` ({} bytes)", self.table, file.bytes.len()), e)
         })?;
-        Ok(AddedFile { path, partition_values, size: file.bytes.len() as u64, rows: file.rows, stats: file.stats })
+        Ok(AddedFile {
+            path: log_path(&path),
+            partition_values,
+            size: file.bytes.len() as u64,
+            rows: file.rows,
+            stats: file.stats,
+        })
     }
 
     async fn upload(&self, location: &Path, bytes: &Bytes) -> object_store::Result<()> {
@@ -249,18 +258,34 @@ impl FileSink {
     }
 }
 
-/// `event_date=2026-01-05/<uuid>.zstd.parquet`. Values are in the log; the path only shows them, with
-/// `_` for all that some reader would escape or decode in its own way.
+/// `event_date=2026-01-05/part-<uuid>.zstd.parquet`, as the store spells it. Values are in the log, but
+/// Polars reads them from the folders' names, escaped as Hive does, so they are spelled there too.
 fn file_path(columns: &[String], values: &PartitionValues) -> String {
-    let plain = |text: &str| -> String {
-        let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        text.chars().take(PATH_VALUE_BYTES_MAX).map(|c| if keep(c) { c } else { '_' }).collect()
-    };
     let folders = columns.iter().map(|column| match values.get(column) {
-        Some(Some(value)) => format!("{}={}/", plain(column), plain(value)),
-        _ => format!("{}=__HIVE_DEFAULT_PARTITION__/", plain(column)),
+        Some(Some(value)) => format!("{}={}/", escape(column), escape(value)),
+        _ => format!("{}=__HIVE_DEFAULT_PARTITION__/", escape(column)),
     });
     folders.chain([format!("part-{}.zstd.parquet", Uuid::now_v7())]).collect()
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        if out.len() >= FOLDER_BYTES_MAX {
+            break;
+        }
+    }
+    out
+}
+
+/// The log holds URLs, so what is escaped in the store is escaped twice in the log.
+fn log_path(path: &str) -> String {
+    path.replace('%', "%25")
 }
 
 fn parquet(source: ParquetError) -> Error {
@@ -315,10 +340,10 @@ mod tests {
     }
 
     #[test]
-    fn paths_hold_nothing_that_needs_escaping() {
+    fn folders_are_escaped_once_in_the_store_and_twice_in_the_log() {
         let columns = ["d".to_owned(), "city".to_owned()];
-        for (value, want) in [
-            (Some("a b/c%20ü"), "d=2026-01-05/city=a_b_c_20_/part-"),
+        for (value, folder) in [
+            (Some("a b/c%20ü"), "d=2026-01-05/city=a%20b%2Fc%2520%C3%BC/part-"),
             (None, "d=2026-01-05/city=__HIVE_DEFAULT_PARTITION__/part-"),
             (Some(".."), "d=2026-01-05/city=../part-"),
         ] {
@@ -327,8 +352,14 @@ mod tests {
                 ("city".into(), value.map(Into::into)),
             ]);
             let path = file_path(&columns, &values);
-            assert!(path.starts_with(want), "{path}");
-            assert_eq!(Path::from(path.as_str()).as_ref(), path, "nothing is encoded on the way");
+            assert!(path.starts_with(folder), "{path}");
+            assert_eq!(Path::from_url_path(log_path(&path)).unwrap().as_ref(), path, "the log's URL leads to the file");
         }
+    }
+
+    #[test]
+    fn a_folder_name_stays_within_what_file_systems_take() {
+        let path = file_path(&["c".to_owned()], &PartitionValues::from([("c".into(), Some("ї".repeat(500)))]));
+        assert!(path.split('/').all(|part| part.len() < 200), "{path}");
     }
 }

@@ -12,6 +12,9 @@
 
 mod actions;
 pub mod check;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod conformance;
 pub mod faults;
 pub mod file;
 pub mod ledger;

@@ -84,7 +84,8 @@ impl Table {
         let FileSink { store, path, .. } = self.sink();
         let below = Path::from_url_path(&file.path)
             .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))?;
-        let location = Path::from_iter(path.parts().chain(below.parts()));
+        let location = Path::parse(format!("{path}/{below}"))
+            .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))?;
         let batches = open(store, location, columns).await.map_err(failed.clone())?;
         Ok(batches.map_err(failed).boxed())
     }
