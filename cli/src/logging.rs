@@ -21,7 +21,8 @@ pub fn start(global: &Global) -> Screen {
     let screen = Screen { bars: MultiProgress::new(), live };
     // on a terminal the live line says what the info logs say elsewhere
     let level = if global.quiet { "error" } else if live { "warn" } else { "info" };
-    let default = format!("{level},deltalake=warn,deltalake_core=warn,datafusion=warn,object_store=warn,rdkafka=warn");
+    let others = if global.quiet { "error" } else { "warn" };
+    let default = format!("{others},deltaworks={level},deltaworks_jobs={level}");
     let filter = EnvFilter::try_from_env("DELTAWORKS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let logs = fmt().with_env_filter(filter).with_writer(AboveBars(screen.clone()));
     match global.log_format {

@@ -89,7 +89,8 @@ impl Story {
         let failed = |e: std::io::Error| Error::new(Stage::Land, Class::Outside, "the stream cannot be started").because(e);
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("stream.log")).map_err(failed)?;
         Command::new(std::env::current_exe().map_err(failed)?)
-            .args(["stream", "--project"])
+            // by hand and not by the group, which would wait for the killed member to time out
+            .args(["stream", "--partitions", &format!("0-{}", PARTITIONS - 1), "--project"])
             .arg(&self.dir)
             .args(more)
             .env_remove("DELTAWORKS_LAKE")

@@ -43,6 +43,9 @@ pub fn consumer(options: &Options, group: &str, queue_bytes: usize) -> Result<Cl
     let defaults = [
         ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
         ("fetch.queue.backoff.ms", "10".to_owned()),
+        // a killed process must not hold its partitions for the default 45 s
+        ("session.timeout.ms", "10000".to_owned()),
+        ("heartbeat.interval.ms", "2000".to_owned()),
         // One response may overshoot the queue, so it must not be larger than the queue.
         ("fetch.max.bytes", accounted.clamp(1 << 20, 50 << 20).to_string()),
         ("message.max.bytes", "1000000".to_owned()),

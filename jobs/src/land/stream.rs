@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the ends of the partitions are looked up.
 const MONITOR_EVERY: Duration = Duration::from_secs(1);
-/// Share of the memory budget for librdkafka's queues; it takes about three times what it accounts.
-const QUEUE_SHARE: usize = 12;
+/// Share of the memory budget for librdkafka's queues.
+const QUEUE_SHARE: usize = 4;
 /// Share of the memory budget for messages read and not yet committed.
 const OUTSTANDING_SHARE: usize = 2;
 
