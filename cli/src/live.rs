@@ -48,7 +48,11 @@ impl Line {
     fn new(meter: Arc<Meter>, screen: &Screen, bounded: bool) -> Self {
         let bar = screen.live.then(|| {
             let bar = screen.bars.add(ProgressBar::new(0));
-            let template = if bounded { "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}" } else { "{prefix:.bold} {spinner} {msg}" };
+            let template = if bounded {
+                "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}"
+            } else {
+                "{prefix:.bold} {spinner} {msg}"
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
             }

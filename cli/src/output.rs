@@ -44,7 +44,8 @@ pub async fn rows(rows: Rows, format: Format, file: Option<&Path>) -> Result<()>
     };
     match file {
         Some(path) => {
-            let cannot = |e| Error::new(Stage::Query, Class::User, format!("`{}` cannot be written", path.display())).because(e);
+            let cannot =
+                |e| Error::new(Stage::Query, Class::User, format!("`{}` cannot be written", path.display())).because(e);
             let out = std::fs::File::create(path).map_err(cannot)?;
             engine::write(rows, format, io::BufWriter::new(out)).await?;
         }
@@ -83,7 +84,9 @@ pub fn records<T: Serialize>(records: &[T], format: Format) -> Result<()> {
         }
         Format::Parquet | Format::Arrow => {
             let message = "this command prints table, json or csv";
-            return Err(Error::new(Stage::Query, Class::User, message).hint("`deltaworks query` writes Parquet and Arrow"));
+            return Err(
+                Error::new(Stage::Query, Class::User, message).hint("`deltaworks query` writes Parquet and Arrow")
+            );
         }
     }
     Ok(())

@@ -16,7 +16,10 @@ mod topics;
 use crate::args::{Args, Global, Verb};
 use crate::ending::Ending;
 use crate::logging::Screen;
-use deltaworks_jobs::project::{self, settings::{Pipeline, Settings}};
+use deltaworks_jobs::project::{
+    self,
+    settings::{Pipeline, Settings},
+};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use std::sync::Arc;
 

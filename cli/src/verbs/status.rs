@@ -40,7 +40,9 @@ fn breach(table: &TableStatus, max_lag: Option<i64>, max_age_s: Option<i64>) -> 
 
 fn seconds(text: &str) -> Result<i64> {
     let wrong = |e: jiff::Error| {
-        Error::new(Stage::Project, Class::User, format!("`{text}` is no duration")).because(e).hint("write e.g. 15m or 2h")
+        Error::new(Stage::Project, Class::User, format!("`{text}` is no duration"))
+            .because(e)
+            .hint("write e.g. 15m or 2h")
     };
     Ok(text.parse::<jiff::SignedDuration>().map_err(wrong)?.as_secs())
 }

@@ -11,10 +11,10 @@ use crate::lake::{AddedFile, Commit, CommitOutcome, FileProfile, LiveFile, Table
 use crate::project::settings::Pipeline;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use futures::TryStreamExt;
 use deltaworks_core::commit_info::Identity;
 use deltaworks_core::commit_plan::{Claim, Verdict, judge};
 use deltaworks_core::progress::AppIds;
+use futures::TryStreamExt;
 use std::collections::HashSet;
 
 /// The rejects table and what is known of it.
@@ -84,6 +84,18 @@ impl RejectsTable {
         }
     }
 
+    /// Checkpoints the log and removes files older than `older_than_ms`.
+    ///
+    /// # Errors
+    /// The store fails; nothing is lost.
+    pub async fn keep_log_short(&self, older_than_ms: i64) -> Result<()> {
+        if self.table.version() > 0 {
+            self.table.checkpoint().await?;
+            self.table.clean_log(self.table.version(), older_than_ms).await?;
+        }
+        Ok(())
+    }
+
     /// The rows whose places are not in the table yet.
     async fn without_known(&self, batches: &[RecordBatch], claims: &[Claim], topic: &str) -> Result<Vec<RecordBatch>> {
         if self.clean_at == Some(self.table.version()) {
@@ -110,7 +122,8 @@ impl RejectsTable {
         for file in self.table.live_files().await?.into_iter().filter(reaches) {
             let mut batches = self.table.read_file(&file, &["_topic", "_partition", "_offset"]).await?;
             while let Some(batch) = batches.try_next().await? {
-                let topics = batch.column_by_name("_topic").map(|c| arrow::array::AsArray::as_string::<i32>(c.as_ref()));
+                let topics =
+                    batch.column_by_name("_topic").map(|c| arrow::array::AsArray::as_string::<i32>(c.as_ref()));
                 let rows = partition_column(&batch)?.values().iter().zip(offset_column(&batch)?.values()).enumerate();
                 for (row, (partition, offset)) in rows {
                     if *offset >= least && topics.is_some_and(|t| t.value(row) == topic) {
