@@ -110,7 +110,7 @@ impl Producer {
             let headers = message
                 .headers
                 .iter()
-                .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_ref() }));
+                .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
             record.headers = Some(headers);
         }
         loop {
