@@ -15,3 +15,6 @@ mod pattern;
 mod values;
 
 pub use run::{Input, ProduceOptions, Progress, Summary, run};
+
+#[cfg(test)]
+mod tests;
