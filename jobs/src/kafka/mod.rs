@@ -66,3 +66,6 @@ fn topic_partitions(consumer: &BaseConsumer<Context>, topic: &str, timeout: Dura
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
