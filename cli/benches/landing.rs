@@ -5,7 +5,13 @@
 //! are CPU seconds and peak memory as the kernel counts them. The last line is JSON; figures are
 //! medians, ratios are of medians.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark may stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark may stop"
+)]
 
 mod limit;
 
@@ -56,7 +62,11 @@ impl Bench {
         let topic = format!("bench-{shape}-{}", std::process::id());
         self.deltaworks(&topic, shape, &["topics", "create", shape, "--partitions", PARTITIONS]);
         let count = self.events.to_string();
-        self.deltaworks(&topic, shape, &["produce", shape, "--shape", shape, "--count", &count, "--start", "2026-01-05T08:00:00Z"]);
+        self.deltaworks(
+            &topic,
+            shape,
+            &["produce", shape, "--shape", shape, "--count", &count, "--start", "2026-01-05T08:00:00Z"],
+        );
         let (mut limits, mut streams) = (Vec::new(), Vec::new());
         for run in 0..runs {
             let dir = self.folder.join(format!("{shape}-{run}"));

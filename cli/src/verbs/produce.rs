@@ -5,9 +5,10 @@ use crate::args::{BuiltIn, Global, Produce};
 use crate::ending::Ending;
 use crate::logging::Screen;
 use crate::signals::Signals;
-use deltaworks_core::reason::Reason;
 use deltaworks_jobs::clock::Clock;
-use deltaworks_jobs::produce::{self, Input, Plan, ProduceOptions, Shape};
+use deltaworks_jobs::produce::generate::Plan;
+use deltaworks_jobs::produce::shapes::Shape;
+use deltaworks_jobs::produce::{self, Input, ProduceOptions};
 use deltaworks_jobs::project::settings::{Pipeline, Settings};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -41,7 +42,7 @@ pub async fn run(global: &Global, args: &Produce, screen: &Screen) -> Result<End
     let bar = bar(screen, options.count);
     let moving = bar.clone();
     let sending = tokio::task::spawn_blocking(move || {
-        produce::run(&options, &|progress| {
+        produce::run(options, &|progress| {
             if let Some(bar) = &moving {
                 bar.set_position(progress.sent);
             }
@@ -77,7 +78,7 @@ fn options(args: &Produce, settings: &Settings, pipeline: &Pipeline) -> Result<P
     let input = match (&args.file, args.shape) {
         (Some(path), _) => Input::File { path: path.clone(), key: args.key.clone() },
         (None, Some(BuiltIn::Small)) => Input::Shape { shape: Shape::Traffic, seed: args.seed, start_ms },
-        (None, Some(BuiltIn::Large)) => Input::Shape { shape: Shape::Metric, seed: args.seed, start_ms },
+        (None, Some(BuiltIn::Large)) => Input::Shape { shape: Shape::Device, seed: args.seed, start_ms },
         (None, None) => Input::Generated {
             contract: pipeline.contract.clone(),
             event_time: pipeline.event_time.clone(),
@@ -88,7 +89,7 @@ fn options(args: &Produce, settings: &Settings, pipeline: &Pipeline) -> Result<P
                 late: args.late,
                 duplicates: args.duplicate,
                 corrupt: args.corrupt,
-                reasons: if args.corrupt > 0.0 { producible(pipeline) } else { Vec::new() },
+                reasons: if args.corrupt > 0.0 { produce::breakable(pipeline) } else { Vec::new() },
                 message_bytes_max: pipeline.message_bytes_max,
                 depth_max: pipeline.depth_max,
                 key: args.key.clone(),
@@ -107,12 +108,6 @@ fn options(args: &Produce, settings: &Settings, pipeline: &Pipeline) -> Result<P
         truth: args.truth.clone(),
         stop: None,
     })
-}
-
-/// The reasons that a generated event can be given under this pipeline's settings. A message that is
-/// too large would need a broker that takes it, so it is left out.
-fn producible(pipeline: &Pipeline) -> Vec<Reason> {
-    Reason::ALL.into_iter().filter(|r| *r != Reason::TooLarge && produce::can_break(pipeline, *r)).collect()
 }
 
 fn bar(screen: &Screen, total: Option<u64>) -> Option<ProgressBar> {

@@ -259,7 +259,7 @@ impl Generator {
             value.clear();
             self.value(column, at_us, serial, &mut value)?;
             self.place(column, &value, tweak, &mut event, &mut body);
-            Ok(())
+            Ok::<_, crate::Error>(())
         });
         self.columns = columns;
         outcome?;
