@@ -72,6 +72,10 @@ impl Line {
         let commit_age_s = (now_ms - self.meter.last_commit_ms.load(Relaxed)).max(0) as f64 / 1e3;
         let (landed, rejected) = (self.meter.landed.load(Relaxed), self.meter.rejected.load(Relaxed));
         match &self.bar {
+            Some(bar) if self.meter.lag().is_empty() && messages == 0 => {
+                bar.tick();
+                bar.set_message("waiting for partitions");
+            }
             Some(bar) => {
                 if self.bounded {
                     bar.set_length(self.meter.to_read.load(Relaxed));

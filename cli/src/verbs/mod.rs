@@ -39,7 +39,13 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Status(verb) => status::run(global, verb).await,
         Verb::Reset(verb) => reset::run(global, verb).await,
     };
-    ending.unwrap_or_else(Ending::from)
+    let asks = matches!(args.verb, Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_));
+    match ending {
+        Ok(ending) => ending,
+        // stdout of a question is its answer, and nothing else
+        Err(error) if asks => Ending::done().and_error(Some(error)),
+        Err(error) => Ending::from(error),
+    }
 }
 
 /// Reads the project that the command is about.

@@ -25,7 +25,7 @@ pub async fn run(global: &Global, args: &RejectsVerb) -> Result<Ending> {
                 reason.as_deref().map(known).transpose()?.map_or(String::new(), |r| format!("WHERE reason = '{r}' "));
             let sql = format!(
                 "SELECT _topic, _partition, _offset, _kafka_time, reason, field, detail, contract_version, \
-                 arrow_cast(payload, 'Utf8') AS payload FROM rejects.{table} {only}\
+                 coalesce(try_cast(payload AS VARCHAR), concat('0x', encode(payload, 'hex'))) AS payload FROM rejects.{table} {only}\
                  ORDER BY _topic, _partition, _offset LIMIT {limit}"
             );
             (sql, format)
