@@ -247,7 +247,7 @@ impl Parts {
         );
         let ended = join(spawn("read".to_owned(), move || reader.run())).await;
         for thread in threads {
-            if let Err(error) = join(thread.map(|t| t)).await {
+            if let Err(error) = join(thread).await {
                 tracing::error!(%error, "a decoding thread ended abnormally");
             }
         }

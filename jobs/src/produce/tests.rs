@@ -40,7 +40,7 @@ fn contract() -> Contract {
     let plate = Rules { pattern: Some(Regex::new(r"^[A-Z]{2}\d{4}[A-Z]{2}$").unwrap()), ..Rules::default() };
     let speed = Rules {
         minimum: Some(Bound { value: BoundValue::Unscaled(0), exclusive: true }),
-        maximum: Some(Bound { value: BoundValue::Unscaled(250_00), exclusive: false }),
+        maximum: Some(Bound { value: BoundValue::Unscaled(25_000), exclusive: false }),
         ..Rules::default()
     };
     let place = vec![
