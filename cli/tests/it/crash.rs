@@ -2,11 +2,10 @@
 
 use crate::harness::{
     Event, Feed, MockBroker, Project, Rng,
-    project::{Knobs, TOPIC},
+    project::{CATCH_UP, Knobs, TOPIC},
 };
 
 const PARTITIONS: i32 = 4;
-const RUN: [&str; 4] = ["stream", "--until-caught-up", "--partitions", "0-3"];
 
 /// Kills a run at the `nth` time it comes to `point`, lands the rest, and looks at every message.
 fn killed_at(point: &str, nth: u64, seed: u64, events: usize, bad_percent: u64) {
@@ -14,10 +13,10 @@ fn killed_at(point: &str, nth: u64, seed: u64, events: usize, bad_percent: u64) 
     let project = Project::with(&broker, &Knobs { commit: "{every: 5s, rows: 10}", ..Knobs::default() });
     let mut feed = Feed::new();
     feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(seed), events, bad_percent));
-    project.start_faulty(&format!("{point}={}*off->return", nth - 1), &RUN).wait().expect_fault(point);
-    project.run(&RUN).expect_worked();
+    project.start_faulty(&format!("{point}={}*off->return", nth - 1), &CATCH_UP).wait().expect_fault(point);
+    project.catch_up().expect_worked();
     feed.verify(&project);
-    project.run(&RUN).expect_idle();
+    project.catch_up().expect_idle();
     feed.verify(&project);
 }
 

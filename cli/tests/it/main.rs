@@ -8,4 +8,10 @@
 
 mod harness;
 
+mod contracts;
 mod crash;
+mod disorder;
+mod poison;
+mod signals;
+mod start;
+mod writers;

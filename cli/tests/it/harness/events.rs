@@ -107,6 +107,16 @@ impl Event {
         }
     }
 
+    /// A message that is broken in this way.
+    pub fn some_bad_of(rng: &mut Rng, reason: &str) -> Self {
+        loop {
+            let event = Self::some_bad(rng);
+            if event.reason == Some(reason) {
+                return event;
+            }
+        }
+    }
+
     /// `count` events, `bad_percent` of them bad.
     pub fn mix(rng: &mut Rng, count: usize, bad_percent: u64) -> Vec<Self> {
         (0..count)

@@ -50,14 +50,14 @@ impl Feed {
         self.sent.len()
     }
 
-    /// What was sent, to loosen what is expected of some of it.
-    pub fn events_mut(&mut self) -> impl Iterator<Item = (&Place, &mut Event)> {
-        self.sent.iter_mut()
-    }
-
     /// Forgets what the product was told not to read.
     pub fn retain(&mut self, keep: impl Fn(Place) -> bool) {
         self.sent.retain(|place, _| keep(*place));
+    }
+
+    /// Takes over what another feed sent, where `take` says so.
+    pub fn copy(&mut self, other: &Self, take: impl Fn(Place) -> bool) {
+        self.sent.extend(other.sent.iter().filter(|(place, _)| take(**place)).map(|(p, e)| (*p, e.clone())));
     }
 
     /// Fails unless every message is where it belongs: once in raw with its values, or once in rejects
@@ -84,7 +84,8 @@ impl Feed {
         }
         let lost: Vec<_> = self.sent.keys().filter(|p| !raw.contains_key(p) && !rejects.contains_key(p)).collect();
         assert!(lost.is_empty(), "{} of {} messages are lost: {lost:?}", lost.len(), self.sent.len());
-        Landed { raw: raw.len(), rejects: rejects.len() }
+        let both = raw.keys().filter(|place| rejects.contains_key(place)).count();
+        Landed { raw: raw.len(), rejects: rejects.len(), both }
     }
 }
 
@@ -95,6 +96,8 @@ pub struct Landed {
     pub raw: usize,
     /// Places in rejects.
     pub rejects: usize,
+    /// Places in both: the contract changed between the two commits of their flush.
+    pub both: usize,
 }
 
 const RAW: &str = "SELECT _partition, _offset, id, arrow_cast(at, 'Int64') AS at_us, value, note, \

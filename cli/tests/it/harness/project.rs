@@ -2,15 +2,22 @@
 
 use super::child::Child;
 use super::{Broker, Ended, Lake, PATIENCE};
+use deltaworks_core::progress::AppIds;
 use deltaworks_jobs::engine;
+use deltaworks_jobs::lake::TableName;
 use deltaworks_jobs::project::{self, settings::Settings};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 /// Topic of every story.
 pub const TOPIC: &str = "events";
+
+/// Lands everything that is there. By hand and not by the group: the mock's group waits long for a
+/// member that was killed.
+pub const CATCH_UP: [&str; 4] = ["stream", "--until-caught-up", "--partitions", "0-3"];
 
 /// An option whose variable is not set counts as not given: one file serves folders and S3.
 const STORAGE: &str = "  aws_access_key_id: ${AWS_ACCESS_KEY_ID:-}
@@ -126,9 +133,20 @@ impl Project {
         self.start(args).wait()
     }
 
-    /// Lands everything that is there, by hand-assigned partitions.
+    /// Lands everything that is there.
     pub fn catch_up(&self) -> Ended {
-        self.run(&["stream", "--until-caught-up", "--partitions", "0-3"])
+        self.run(&CATCH_UP)
+    }
+
+    /// The next offset to read of each partition, as the log says.
+    pub fn nexts(&self) -> BTreeMap<i32, i64> {
+        let settings = self.settings();
+        let name = TableName::new("raw", "events");
+        let read = async {
+            let table = deltaworks_jobs::lake::Lake::open(&settings.lake).unwrap().open_table(&name).await.unwrap();
+            AppIds::new("events").read(TOPIC, table.expect("raw.events").txns()).nexts()
+        };
+        block_on(read).into_iter().map(|(partition, next)| (partition, next.0)).collect()
     }
 
     /// The settings as this process reads them.
@@ -140,13 +158,18 @@ impl Project {
     /// Rows of a query, read in this process.
     pub fn rows(&self, sql: &str) -> Vec<Value> {
         let settings = self.settings();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut json = Vec::new();
         let read = async {
             let rows = engine::query(&settings.lake, sql, 256 << 20).await.unwrap();
             engine::write(rows, engine::Format::Json, &mut json).await.unwrap();
         };
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, read).await.unwrap() });
+        block_on(read);
         json.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
     }
+}
+
+/// Runs something of the product in this process.
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("work in this process is stuck") })
 }
