@@ -14,4 +14,5 @@ mod disorder;
 mod poison;
 mod signals;
 mod start;
+mod unknown;
 mod writers;
