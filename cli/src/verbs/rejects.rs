@@ -22,9 +22,10 @@ pub async fn run(global: &Global, args: &RejectsVerb) -> Result<Ending> {
         RejectsVerb::Show { pipeline, reason, limit, format } => {
             let table = &one(&settings, pipeline)?.name;
             let only = reason.as_deref().map(known).transpose()?.map_or(String::new(), |r| format!("WHERE reason = '{r}' "));
+            // what is no text is shown as hexadecimal: such payloads are why many people look here
             let sql = format!(
                 "SELECT _topic, _partition, _offset, _kafka_time, reason, field, detail, contract_version, \
-                 arrow_cast(payload, 'Utf8') AS payload FROM rejects.{table} {only}\
+                 coalesce(TRY_CAST(payload AS VARCHAR), '0x' || encode(payload, 'hex')) AS payload FROM rejects.{table} {only}\
                  ORDER BY _topic, _partition, _offset LIMIT {limit}"
             );
             (sql, format)
