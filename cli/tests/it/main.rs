@@ -8,9 +8,11 @@
 
 mod harness;
 
+mod commands;
 mod contracts;
 mod crash;
 mod disorder;
+mod help;
 mod poison;
 mod signals;
 mod start;
