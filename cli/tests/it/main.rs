@@ -12,6 +12,7 @@ mod commands;
 mod contracts;
 mod crash;
 mod disorder;
+mod groups;
 mod help;
 mod poison;
 mod signals;

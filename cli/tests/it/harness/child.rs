@@ -3,6 +3,8 @@
 use super::{PATIENCE, wait_until};
 use serde_json::Value;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{self, Command, ExitStatus, Stdio};
@@ -58,6 +60,23 @@ impl Child {
             assert!(gone.is_none() || seen.contains(text), "the child ended ({gone:?}) before `{text}`: {seen}");
             seen.contains(text)
         });
+    }
+
+    /// A figure of `/metrics`, summed over its labels; `None` while it is not there. The child has to be
+    /// started with `--listen 127.0.0.1:0`, and says on stderr what port it got.
+    pub fn metric(&self, name: &str) -> Option<u64> {
+        let said = self.stderr();
+        let port = said.split("address=127.0.0.1:").nth(1)?;
+        let port: u16 = port.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let values = text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        values
+            .map(|l| l.rsplit(' ').next()?.parse::<u64>().ok())
+            .try_fold(None, |sum: Option<u64>, value| Some(Some(sum.unwrap_or(0) + value?)))?
     }
 
     /// Waits for the end.
