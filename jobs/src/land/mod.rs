@@ -32,4 +32,4 @@ mod takeover;
 mod worker;
 
 pub use options::{DataLoss, Start, StreamOptions};
-pub use stream::{PipelineReport, StreamReport, stream};
+pub use stream::{PipelineReport, StreamReport, stream, stream_on};
