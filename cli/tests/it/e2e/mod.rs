@@ -7,4 +7,6 @@
 mod support;
 mod truth;
 
+mod kills;
 mod plain;
+mod rebalance;

@@ -189,9 +189,17 @@ impl World {
 
     /// Rows in raw now; 0 while there is no table.
     pub fn landed(&self) -> u64 {
-        let asked =
-            self.command(&["query", "--quiet", "--format", "json", "SELECT count(*) AS n FROM raw.camera_events"]);
-        let asked = { asked }.output().unwrap();
+        self.number("SELECT count(*) AS n FROM raw.camera_events")
+    }
+
+    /// How many runs the ledger names that landed rows; it is behind by some commits.
+    pub fn runs_that_landed(&self) -> u64 {
+        self.number("SELECT count(DISTINCT run_id) AS n FROM ops.offsets WHERE landed > 0")
+    }
+
+    /// The number `n` of a query; 0 while there is no table.
+    pub fn number(&self, sql: &str) -> u64 {
+        let asked = self.command(&["query", "--quiet", "--format", "json", sql]).output().unwrap();
         serde_json::from_slice::<Value>(&asked.stdout).ok().and_then(|row| row["n"].as_u64()).unwrap_or(0)
     }
 
@@ -325,6 +333,11 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 
 pub fn now_ms() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// Seconds that the environment sets.
+pub fn seconds(name: &str, default: u64) -> Duration {
+    Duration::from_secs(std::env::var(name).map_or(default, |text| text.parse().unwrap()))
 }
 
 pub fn env(name: &str) -> String {

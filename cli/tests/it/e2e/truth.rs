@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
 /// Topic with its epoch (`""`, `"#1"`), partition, offset.
 type Place = (String, i32, i64);
@@ -92,6 +95,32 @@ impl Sender {
         };
         let bytes = if reason == "not_utf8" { vec![b'{', 0xff, 0xfe, b'}'] } else { payload.into_bytes() };
         self.put(partition, Some(bytes), None, None, Fate::Rejected(reason));
+    }
+
+    /// Goes on sending bursts while `body` runs; then waits for all deliveries.
+    pub fn while_sending<R>(&mut self, burst: usize, pause: Duration, body: impl FnOnce() -> R) -> R {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Relaxed);
+            }
+        }
+        let stop = AtomicBool::new(false);
+        let outcome = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    let count = 1 + self.random.below(2 * burst as u64);
+                    self.send(usize::try_from(count).unwrap());
+                    self.producer.poll(Duration::ZERO).unwrap();
+                    thread::sleep(pause);
+                }
+            });
+            // also when `body` panics
+            let _stop = Stop(&stop);
+            body()
+        });
+        self.settle();
+        outcome
     }
 
     /// Waits for all deliveries and notes them.
