@@ -45,11 +45,14 @@ services-stop: ## stop what services-start started
 
 # Tests that need a broker and a store are #[ignore]d, so that `make test` needs neither. E2E_TRUTH is the folder where
 # they leave, per landed table, NAME.jsonl (what was produced) and NAME.raw and NAME.rejects (the tables' URLs).
+# DELTAWORKS_SOAK_SECONDS (60) is how long each kill loop goes on.
 e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO, then three other readers; needs python3 too
 	eval "$$($(services) env)"; \
 	export E2E_TRUTH="$(abspath $(target))/e2e-truth"; \
+	export DELTAWORKS_E2E_S3="s3://$$DELTAWORKS_S3_BUCKET/conformance"; \
 	rm -rf "$$E2E_TRUTH"; mkdir -p "$$E2E_TRUTH"; \
-	cargo test --workspace --test 'e2e*' -- --include-ignored --test-threads=1; \
+	cargo test --workspace --lib -- --ignored on_s3; \
+	cargo test --workspace --test it -- --ignored e2e --test-threads=3; \
 	for truth in "$$E2E_TRUTH"/*.jsonl; do \
 		raw=$$(<"$${truth%.jsonl}.raw"); rejects=$$(<"$${truth%.jsonl}.rejects"); \
 		$(venv)/bin/python fixtures/e2e/readers.py --truth "$$truth" --raw "$$raw" --rejects "$$rejects"; \
@@ -63,6 +66,8 @@ $(venv)/complete: fixtures/e2e/requirements.txt
 bench: services-start ## throughput against a plain loop (release build); needs Kafka and MinIO
 	eval "$$($(services) env)"; cargo bench --workspace
 
-soak: build services-start ## the kill loop for an hour (SOAK_SECONDS)
+soak: build services-start ## the kill loops with the release binary, ten minutes each (DELTAWORKS_SOAK_SECONDS)
+	cargo build --release --workspace --bins
 	eval "$$($(services) env)"; \
-	SOAK_SECONDS="$${SOAK_SECONDS:-3600}" cargo test --workspace --test 'e2e*' soak -- --ignored --nocapture
+	DELTAWORKS_BINARY="$(abspath $(target))/release/deltaworks" DELTAWORKS_SOAK_SECONDS="$${DELTAWORKS_SOAK_SECONDS:-600}" \
+		cargo test --workspace --test it -- --ignored e2e::kills --nocapture

@@ -12,6 +12,7 @@ mod commands;
 mod contracts;
 mod crash;
 mod disorder;
+mod e2e;
 mod groups;
 mod help;
 mod poison;

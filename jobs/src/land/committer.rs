@@ -30,8 +30,8 @@ use tokio::sync::{Mutex, mpsc::UnboundedReceiver};
 
 /// Uploads of one flush that run side by side.
 const UPLOADS_MAX: usize = 8;
-/// Commits between two checkpoints of raw.
-const CHECKPOINT_EVERY: i64 = 20;
+/// Commits between two checkpoints of a table.
+pub(super) const CHECKPOINT_EVERY: i64 = 20;
 /// Log files are kept this long, so that readers can go back to older versions: 30 days.
 const LOG_RETENTION_MS: i64 = 30 * 86_400_000;
 /// Messages of a run before a share of rejects means anything.
@@ -264,6 +264,9 @@ impl Committer {
 
     /// Checkpoint, ledger and log clean-up are upkeep: a failure is logged, and the next time tries again.
     async fn after_commit(&mut self, version: i64) {
+        if let Err(error) = self.rejects.keep_log_short(self.clock.now_ms() - LOG_RETENTION_MS).await {
+            tracing::warn!(pipeline = %self.pipeline.name, %error, "upkeep of the rejects log will be tried again");
+        }
         if version > 0 && version % CHECKPOINT_EVERY == 0 {
             faults::point("at_checkpoint");
             if let Err(error) = self.keep_log_short().await {
@@ -282,8 +285,7 @@ impl Committer {
         if removed > 0 {
             tracing::info!(pipeline = %self.pipeline.name, removed, "old log files removed");
         }
-        drop(raw);
-        self.rejects.keep_log_short(self.clock.now_ms() - LOG_RETENTION_MS).await
+        Ok(())
     }
 
     /// Copies raw's commits to `ops.offsets`; returns the last version that is there.

@@ -1,0 +1,12 @@
+//! End to end: the real binary on a real Kafka broker and a real MinIO.
+//!
+//! Every test has a topic, a group and a lake of its own, and one oracle (`truth`): what the broker said it took must
+//! be in the tables exactly once. Tests that kill a service run alone. `make e2e` runs them; without the services they
+//! fail.
+
+mod support;
+mod truth;
+
+mod kills;
+mod plain;
+mod rebalance;
