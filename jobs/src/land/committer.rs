@@ -266,6 +266,7 @@ impl Committer {
             if let Err(error) = raw.checkpoint().await {
                 tracing::warn!(pipeline = %self.pipeline.name, version, %error, "no checkpoint this time");
             }
+            faults::point("after_checkpoint");
             drop(raw);
             if let Err(error) = self.copy_ledger().await {
                 tracing::warn!(pipeline = %self.pipeline.name, version, %error, "the ledger is behind");
