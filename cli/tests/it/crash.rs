@@ -37,4 +37,5 @@ killed_at! {
     after_raw_commit: "after_raw_commit", 1 of 72 with 10 % bad, 4 of 97 with 40 % bad, 6 of 103 with 0 % bad;
     before_group_commit: "before_group_commit", 1 of 80 with 20 % bad, 2 of 91 with 100 % bad, 5 of 99 with 5 % bad;
     at_checkpoint: "at_checkpoint", 1 of 260 with 10 % bad, 1 of 301 with 30 % bad, 1 of 275 with 0 % bad;
+    after_checkpoint: "after_checkpoint", 1 of 262 with 20 % bad, 1 of 290 with 0 % bad, 1 of 255 with 40 % bad;
 }

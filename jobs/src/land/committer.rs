@@ -135,7 +135,10 @@ impl Committer {
     async fn settle(&mut self, flush: Flush, totals: &mut Totals) -> Result<Outcome> {
         let partitions = flush.partitions.clone();
         match self.land(flush).await? {
-            Landed::Elsewhere => Ok(Outcome::Elsewhere),
+            Landed::Elsewhere => {
+                self.rejects.forget();
+                Ok(Outcome::Elsewhere)
+            }
             Landed::At(version) => {
                 self.count(&partitions, totals);
                 if let Some(version) = version {

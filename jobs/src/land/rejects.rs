@@ -198,6 +198,12 @@ impl RejectsTable {
         Ok(known)
     }
 
+    /// A flush was dropped after its rejects may have been committed, and is read again: what was known
+    /// of its places no longer holds.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
     /// Checkpoints the log now and then, and removes files older than `older_than_ms`.
     ///
     /// # Errors
