@@ -65,6 +65,22 @@ fn a_stricter_contract_between_rejects_and_raw() {
     assert_eq!(feed.verify(&project), landed);
 }
 
+/// The killed run's rejects lie in a later flush of the next run than that run's own first rejects.
+#[test]
+fn rejects_of_a_killed_run_are_met_in_a_later_flush() {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project = Project::with(&broker, &Knobs { commit: "{every: 30s, rows: 1000}", ..Knobs::default() });
+    let (mut feed, mut rng) = (Feed::new(), Rng(15));
+    let high = |rng: &mut Rng| Event { reason: Some("out_of_range"), ..of_value(rng, 900) };
+    feed.send(&broker, 1, &(0..20).map(|_| high(&mut rng)).collect::<Vec<_>>());
+    feed.send(&broker, 1, &Event::mix(&mut rng, 20, 100));
+    project.start_faulty("after_rejects_commit=return", &CATCH_UP).wait().expect_fault("after_rejects_commit");
+    project.configure(&Knobs { commit: "{every: 30s, rows: 10}", ..Knobs::default() });
+    project.deploy(&CONTRACT.replace("version: 1.0.0", "version: 2.0.0").replace("maximum: 1000", "maximum: 500"));
+    project.catch_up().expect_worked();
+    assert_eq!(feed.verify(&project).rejects, 40);
+}
+
 #[test]
 fn a_new_optional_column_is_null_in_old_rows() {
     let broker = MockBroker::start(TOPIC, PARTITIONS);

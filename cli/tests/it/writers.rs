@@ -1,5 +1,6 @@
 //! Two writers on the same partitions, and one that comes back from the dead.
 
+use crate::harness::events::{CONTRACT, Values};
 use crate::harness::project::{CATCH_UP, Knobs, TOPIC};
 use crate::harness::{Event, Feed, MockBroker, Project, Rng, wait_until};
 use std::path::Path;
@@ -59,6 +60,48 @@ fn a_zombie_with_committed_rejects_lands_nothing_twice() {
     comes_back("after_rejects_commit", 63, |lake| {
         lake.join("rejects/events/_delta_log/00000000000000000001.json").exists()
     });
+}
+
+/// The zombie calls a message bad that its rival has landed meanwhile, by a looser contract.
+#[test]
+fn a_zombie_rejects_nothing_that_was_landed_meanwhile() {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project = Project::with(&broker, &Knobs { commit: "{every: 5s, rows: 30}", ..Knobs::default() });
+    let (mut feed, mut rng) = (Feed::new(), Rng(64));
+    let high = |rng: &mut Rng| Event::of(Values { value: 5_000, ..Event::good(rng, 3).row.unwrap() });
+    let events: Vec<Event> = (0..60).map(|_| high(&mut rng)).collect();
+    feed.send(&broker, PARTITIONS, &events);
+    let zombie = project.start_faulty("after_write=1*sleep(3000)->off", &CATCH_UP);
+    // all of its first flush is rejects, so there is no raw file to wait for
+    wait_until("the partitions to begin", || zombie.stderr().contains("partitions begin"));
+    std::thread::sleep(Duration::from_millis(1_500));
+    zombie.signal("STOP");
+    project.deploy(&CONTRACT.replace("maximum: 1000", "maximum: 10000"));
+    assert_eq!(project.catch_up().expect(0).pipeline()["landed"], 60, "the zombie was too early");
+    zombie.signal("CONT");
+    zombie.wait().expect(0);
+    let landed = feed.verify(&project);
+    assert_eq!((landed.raw, landed.rejects), (60, 0));
+}
+
+/// The rival lands only a part of what the zombie has rejected, so the zombie reads its own rejects again.
+#[test]
+fn a_zombie_meets_its_own_rejects_again() {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project = Project::with(&broker, &Knobs { commit: "{every: 30s, rows: 1000}", ..Knobs::default() });
+    let mut feed = Feed::new();
+    feed.send(&broker, 1, &Event::mix(&mut Rng(65), 40, 100));
+    let zombie = project.start_faulty("after_rejects_commit=1*sleep(3000)->off", &CATCH_UP);
+    let rejects = project.path().join("lake/rejects/events/_delta_log/00000000000000000001.json");
+    wait_until("the rejects", || rejects.exists());
+    zombie.signal("STOP");
+    project.configure(&Knobs { commit: "{every: 30s, rows: 10}", ..Knobs::default() });
+    project.start_faulty("after_raw_commit=return", &CATCH_UP).wait().expect_fault("after_raw_commit");
+    assert_eq!(project.nexts().get(&0), Some(&10));
+    zombie.signal("CONT");
+    let ended = zombie.wait().expect_worked();
+    assert!(ended.stderr.contains("another writer was ahead"), "{ended:?}");
+    feed.verify(&project);
 }
 
 fn has_parquet(dir: &Path) -> bool {
