@@ -111,6 +111,9 @@ pub struct Produce {
     /// Field whose value becomes the message key
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
+    /// Send a built-in stream for benchmarks: small events of about 150 B, or large ones of about 1 KB
+    #[arg(long, value_enum, conflicts_with = "file")]
+    pub shape: Option<BuiltIn>,
     /// Generated events to send
     #[arg(long, default_value_t = 1_000)]
     pub count: u64,
@@ -132,12 +135,24 @@ pub struct Produce {
     /// Event time of the first generated event, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME")]
     pub start: Option<String>,
+    /// Event time from one generated event to the next, ms
+    #[arg(long, default_value_t = 100, value_name = "MS")]
+    pub spacing_ms: u64,
     /// Write what was sent, with partition and offset, to this JSONL file
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
     /// Print the plan as JSON and send nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Built-in streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BuiltIn {
+    /// About 150 B
+    Small,
+    /// About 1 KB
+    Large,
 }
 
 /// `topics`

@@ -33,7 +33,9 @@ pub async fn serve(
     clock: Clock,
 ) -> Result<SocketAddr> {
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-        Error::new(Stage::Land, Class::User, format!("cannot listen on `{address}`")).because(e).hint("choose another `--listen` address")
+        Error::new(Stage::Land, Class::User, format!("cannot listen on `{address}`"))
+            .because(e)
+            .hint("choose another `--listen` address")
     };
     let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(e.into()))?;
     describe();
@@ -79,7 +81,8 @@ async fn metrics_text(State(watched): State<Watched>) -> String {
         counter!("deltaworks_gap_offsets_total", "pipeline" => name()).absolute(meter.gaps.load(Relaxed));
         counter!("deltaworks_commits_total", "pipeline" => name()).absolute(meter.commits.load(Relaxed));
         for (partition, lag) in meter.lag() {
-            gauge!("deltaworks_lag_messages", "pipeline" => name(), "partition" => partition.to_string()).set(lag as f64);
+            gauge!("deltaworks_lag_messages", "pipeline" => name(), "partition" => partition.to_string())
+                .set(lag as f64);
         }
         let age_ms = now_ms - meter.last_commit_ms.load(Relaxed);
         gauge!("deltaworks_commit_age_seconds", "pipeline" => name()).set(age_ms as f64 / 1e3);

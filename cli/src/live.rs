@@ -48,7 +48,11 @@ impl Line {
     fn new(meter: Arc<Meter>, screen: &Screen, bounded: bool) -> Self {
         let bar = screen.live.then(|| {
             let bar = screen.bars.add(ProgressBar::new(0));
-            let template = if bounded { "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}" } else { "{prefix:.bold} {spinner} {msg}" };
+            let template = if bounded {
+                "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}"
+            } else {
+                "{prefix:.bold} {spinner} {msg}"
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
             }
@@ -68,6 +72,10 @@ impl Line {
         let commit_age_s = (now_ms - self.meter.last_commit_ms.load(Relaxed)).max(0) as f64 / 1e3;
         let (landed, rejected) = (self.meter.landed.load(Relaxed), self.meter.rejected.load(Relaxed));
         match &self.bar {
+            Some(bar) if self.meter.lag().is_empty() && messages == 0 => {
+                bar.tick();
+                bar.set_message("waiting for partitions");
+            }
             Some(bar) => {
                 if self.bounded {
                     bar.set_length(self.meter.to_read.load(Relaxed));

@@ -20,7 +20,13 @@ pub fn start(global: &Global) -> Screen {
     let live = io::stderr().is_terminal() && !global.quiet && global.log_format == LogFormat::Text;
     let screen = Screen { bars: MultiProgress::new(), live };
     // on a terminal the live line says what the info logs say elsewhere
-    let level = if global.quiet { "error" } else if live { "warn" } else { "info" };
+    let level = if global.quiet {
+        "error"
+    } else if live {
+        "warn"
+    } else {
+        "info"
+    };
     let others = if global.quiet { "error" } else { "warn" };
     let default = format!("{others},deltaworks={level},deltaworks_jobs={level}");
     let filter = EnvFilter::try_from_env("DELTAWORKS_LOG").unwrap_or_else(|_| EnvFilter::new(default));

@@ -1,5 +1,7 @@
 //! deltaworks: arguments in, exit code out.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
+
 mod args;
 mod ending;
 mod health;

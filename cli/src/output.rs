@@ -44,7 +44,8 @@ pub async fn rows(rows: Rows, format: Format, file: Option<&Path>) -> Result<()>
     };
     match file {
         Some(path) => {
-            let cannot = |e| Error::new(Stage::Query, Class::User, format!("`{}` cannot be written", path.display())).because(e);
+            let cannot =
+                |e| Error::new(Stage::Query, Class::User, format!("`{}` cannot be written", path.display())).because(e);
             let out = std::fs::File::create(path).map_err(cannot)?;
             engine::write(rows, format, io::BufWriter::new(out)).await?;
         }
@@ -55,11 +56,11 @@ pub async fn rows(rows: Rows, format: Format, file: Option<&Path>) -> Result<()>
     Ok(())
 }
 
-/// Writes records as a table for people, JSON lines or CSV.
+/// Writes records as a table for people, JSON lines or CSV, with these columns in this order.
 ///
 /// # Errors
 /// If the format has no sense for a handful of records.
-pub fn records<T: Serialize>(records: &[T], format: Format) -> Result<()> {
+pub fn records<T: Serialize>(records: &[T], columns: &[&str], format: Format) -> Result<()> {
     let values: Vec<Map<String, Value>> = records
         .iter()
         .filter_map(|r| match serde_json::to_value(r) {
@@ -70,20 +71,23 @@ pub fn records<T: Serialize>(records: &[T], format: Format) -> Result<()> {
     match format {
         Format::Json => values.iter().for_each(|v| line(&Value::Object(v.clone()).to_string())),
         Format::Csv | Format::Table => {
-            let names: Vec<String> = values.first().map(|v| v.keys().cloned().collect()).unwrap_or_default();
-            let cells = values.iter().map(|v| names.iter().map(|n| cell(&v[n])).collect::<Vec<_>>());
+            let cells = values
+                .iter()
+                .map(|v| columns.iter().map(|n| v.get(*n).map_or(String::new(), cell)).collect::<Vec<_>>());
             if format == Format::Csv {
-                line(&names.join(","));
+                line(&columns.join(","));
                 cells.for_each(|row| line(&row.iter().map(|c| quoted(c)).collect::<Vec<_>>().join(",")));
             } else {
                 let mut table = comfy_table::Table::new();
-                table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(&names).add_rows(cells);
+                table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(columns).add_rows(cells);
                 line(&table.to_string());
             }
         }
         Format::Parquet | Format::Arrow => {
             let message = "this command prints table, json or csv";
-            return Err(Error::new(Stage::Query, Class::User, message).hint("`deltaworks query` writes Parquet and Arrow"));
+            return Err(
+                Error::new(Stage::Query, Class::User, message).hint("`deltaworks query` writes Parquet and Arrow")
+            );
         }
     }
     Ok(())

@@ -72,7 +72,8 @@ fn kafka(settings: &Settings) -> Vec<Finding> {
         Ok(watermarks) => watermarks,
         Err(error) => return vec![Finding::of("broker", Err(error))],
     };
-    let topics: BTreeSet<&str> = settings.pipelines.iter().map(|p: &std::sync::Arc<Pipeline>| p.topic.as_str()).collect();
+    let topics: BTreeSet<&str> =
+        settings.pipelines.iter().map(|p: &std::sync::Arc<Pipeline>| p.topic.as_str()).collect();
     topics
         .into_iter()
         .map(|topic| {

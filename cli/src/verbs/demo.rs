@@ -86,8 +86,10 @@ impl Story {
 
     /// Starts `deltaworks stream` as a process of its own, its log beside the lake.
     fn stream(&self, more: &[&str]) -> Result<Child> {
-        let failed = |e: std::io::Error| Error::new(Stage::Land, Class::Outside, "the stream cannot be started").because(e);
-        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("stream.log")).map_err(failed)?;
+        let failed =
+            |e: std::io::Error| Error::new(Stage::Land, Class::Outside, "the stream cannot be started").because(e);
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.dir.join("stream.log")).map_err(failed)?;
         Command::new(std::env::current_exe().map_err(failed)?)
             // by hand and not by the group, which would wait for the killed member to time out
             .args(["stream", "--partitions", &format!("0-{}", PARTITIONS - 1), "--project"])
@@ -108,7 +110,8 @@ impl Story {
             Error::new(Stage::Land, Class::Internal, format!("the stream {text}"))
                 .hint(format!("its log is {}", self.dir.join("stream.log").display()))
         };
-        let ended = self.stream(&["--until-caught-up"])?.wait_with_output().map_err(|e| failed("is gone").because(e))?;
+        let ended =
+            self.stream(&["--until-caught-up"])?.wait_with_output().map_err(|e| failed("is gone").because(e))?;
         let text = String::from_utf8_lossy(&ended.stdout);
         let line = text.lines().last().unwrap_or_default().to_owned();
         if ended.status.success() { Ok(line) } else { Err(failed(&format!("ended with {}: {line}", ended.status))) }
@@ -154,7 +157,8 @@ fn send(producer: &Producer, event: &[u8]) -> Result<()> {
 }
 
 async fn landed(settings: &Settings) -> Result<u64> {
-    let tables = inspect::status(settings, &settings.pipelines, false, &deltaworks_jobs::clock::Clock::system()).await?;
+    let tables =
+        inspect::status(settings, &settings.pipelines, false, &deltaworks_jobs::clock::Clock::system()).await?;
     Ok(tables.iter().filter(|t| t.table.starts_with("raw.")).map(|t| t.rows).sum())
 }
 

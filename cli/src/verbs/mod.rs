@@ -16,7 +16,10 @@ mod topics;
 use crate::args::{Args, Global, Verb};
 use crate::ending::Ending;
 use crate::logging::Screen;
-use deltaworks_jobs::project::{self, settings::{Pipeline, Settings}};
+use deltaworks_jobs::project::{
+    self,
+    settings::{Pipeline, Settings},
+};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use std::sync::Arc;
 
@@ -36,7 +39,13 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Status(verb) => status::run(global, verb).await,
         Verb::Reset(verb) => reset::run(global, verb).await,
     };
-    ending.unwrap_or_else(Ending::from)
+    let asks = matches!(args.verb, Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_));
+    match ending {
+        Ok(ending) => ending,
+        // stdout of a question is its answer, and nothing else
+        Err(error) if asks => Ending::done().and_error(Some(error)),
+        Err(error) => Ending::from(error),
+    }
 }
 
 /// Reads the project that the command is about.

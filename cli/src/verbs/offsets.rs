@@ -7,6 +7,8 @@ use crate::output;
 use deltaworks_jobs::Result;
 use deltaworks_jobs::land::inspect;
 
+const COLUMNS: [&str; 8] = ["pipeline", "topic", "partition", "delta", "group", "low", "high", "lag"];
+
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Offsets) -> Result<Ending> {
     let Offsets::Show { pipelines, format } = args;
@@ -15,6 +17,6 @@ pub async fn run(global: &Global, args: &Offsets) -> Result<Ending> {
     for pipeline in pick(&settings, pipelines)? {
         rows.extend(inspect::offsets(&settings, &pipeline).await?);
     }
-    output::records(&rows, *format)?;
+    output::records(&rows, &COLUMNS, *format)?;
     Ok(Ending::done())
 }

@@ -21,10 +21,11 @@ pub async fn run(global: &Global, args: &RejectsVerb) -> Result<Ending> {
         }
         RejectsVerb::Show { pipeline, reason, limit, format } => {
             let table = &one(&settings, pipeline)?.name;
-            let only = reason.as_deref().map(known).transpose()?.map_or(String::new(), |r| format!("WHERE reason = '{r}' "));
+            let only =
+                reason.as_deref().map(known).transpose()?.map_or(String::new(), |r| format!("WHERE reason = '{r}' "));
             let sql = format!(
                 "SELECT _topic, _partition, _offset, _kafka_time, reason, field, detail, contract_version, \
-                 arrow_cast(payload, 'Utf8') AS payload FROM rejects.{table} {only}\
+                 coalesce(try_cast(payload AS VARCHAR), concat('0x', encode(payload, 'hex'))) AS payload FROM rejects.{table} {only}\
                  ORDER BY _topic, _partition, _offset LIMIT {limit}"
             );
             (sql, format)

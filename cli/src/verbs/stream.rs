@@ -42,8 +42,8 @@ pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Endi
         }
         return Ok(Ending::with(json!({ "status": "planned", "start": args.start, "partitions": plan })));
     }
-    let signals = Signals::listen()
-        .map_err(|e| Error::new(Stage::Land, Class::Outside, "signals cannot be heard").because(e))?;
+    let signals =
+        Signals::listen().map_err(|e| Error::new(Stage::Land, Class::Outside, "signals cannot be heard").because(e))?;
     let clock = Clock::system();
     let meters: Vec<_> = pipelines.iter().map(|p| Arc::new(Meter::new(&p.name, clock.now_ms()))).collect();
     if let Some(address) = args.listen {

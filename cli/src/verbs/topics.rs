@@ -39,6 +39,7 @@ pub async fn run(global: &Global, args: &Topics) -> Result<Ending> {
 
 fn config(text: &str) -> Result<(String, String)> {
     text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).ok_or_else(|| {
-        Error::new(Stage::Kafka, Class::User, format!("`{text}` is no topic setting")).hint("write e.g. retention.ms=86400000")
+        Error::new(Stage::Kafka, Class::User, format!("`{text}` is no topic setting"))
+            .hint("write e.g. retention.ms=86400000")
     })
 }

@@ -1,4 +1,22 @@
-//! Integration tests of the binary.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+//! The real binary, from outside: started as a child, killed, paused, interrupted, and judged by what
+//! the test itself sent.
+//!
+//! The broker is librdkafka's mock inside this process, so nothing has to be installed; stories that
+//! need a real broker or store are in `e2e_*` modules and are `#[ignore]`d.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+mod harness;
+
+mod commands;
+mod contracts;
+mod crash;
+mod disorder;
 mod e2e;
+mod groups;
+mod help;
+mod poison;
+mod signals;
+mod start;
+mod unknown;
+mod writers;

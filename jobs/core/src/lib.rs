@@ -9,6 +9,8 @@
 //!            reason ──────┘
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
+
 pub mod commit_info;
 pub mod commit_plan;
 pub mod event_time;

@@ -4,9 +4,9 @@
 //! therefore sees one state of each table. Rows come as a stream; sorts, joins and groupings are
 //! bounded by a memory pool and spill to the temporary folder beyond it.
 
-use super::sql;
-use super::tables::Lake;
+use super::{sql, tables};
 use crate::error::{Class, Error, Result, Stage};
+use crate::lake::Lake;
 use crate::project::settings::LakeSettings;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -56,7 +56,7 @@ impl Rows {
 pub async fn query(lake: &LakeSettings, sql: &str, memory_bytes: usize) -> Result<Rows> {
     let statement = sql::parse(sql)?;
     let context = session(memory_bytes)?;
-    register_tables(&Lake::new(lake)?, &context, &statement).await?;
+    register_tables(&Lake::open(lake)?, &context, &statement).await?;
     let plan = context.state().statement_to_plan(statement).await.map_err(engine_error)?;
     let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     reads.verify_plan(&plan).map_err(|_| sql::read_only(&plan.display().to_string()))?;
@@ -85,8 +85,8 @@ async fn register_tables(lake: &Lake, context: &SessionContext, statement: &Stat
         if is_function {
             continue;
         }
-        let named = lake.find(&reference).await?;
-        let provider = lake.open(&named, Arc::clone(&state)).await?;
+        let named = tables::find(lake, &reference).await?;
+        let provider = tables::open(lake, &named, Arc::clone(&state)).await?;
         layer(context, &reference)?.register_table(reference.table().to_owned(), provider).map_err(engine_error)?;
     }
     Ok(())

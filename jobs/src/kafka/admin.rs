@@ -53,6 +53,9 @@ pub struct Description {
     pub configs: BTreeMap<String, String>,
 }
 
+/// What librdkafka says of one request: the broker's word for each topic.
+type Answer = Result<Vec<Result<String, (String, Code)>>, KafkaError>;
+
 impl Admin {
     /// Opens the client.
     ///
@@ -128,7 +131,7 @@ impl Admin {
     /// The answer for the one topic asked about.
     fn one(
         &self,
-        answer: Result<Vec<Result<String, (String, Code)>>, KafkaError>,
+        answer: Answer,
         doing: &str,
         topic: &str,
     ) -> Result<(), (Option<Code>, Error)> {

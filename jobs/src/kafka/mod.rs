@@ -40,10 +40,11 @@ fn topic_partitions(consumer: &BaseConsumer<Context>, topic: &str, timeout: Dura
                 };
                 match found.error().map(Code::from) {
                     None => return Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)),
-                    Some(code) => match source::judge(topic, code, None, code.to_string())? {
-                        source::Event::Trouble { text } => last = text,
-                        _ => {}
-                    },
+                    Some(code) => {
+                        if let source::Event::Trouble { text } = source::judge(topic, code, None, code.to_string())? {
+                            last = text;
+                        }
+                    }
                 }
             }
             Err(error) => last = consumer.context().redact(&error.to_string()),
@@ -66,3 +67,6 @@ fn topic_partitions(consumer: &BaseConsumer<Context>, topic: &str, timeout: Dura
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long one wait for room lasts.
 const ROOM: Duration = Duration::from_millis(100);
 
+/// How long deliveries and the steps of a transaction may take.
+const DELIVERY: Duration = Duration::from_secs(30);
+
 /// A message to send.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Outgoing<'a> {
@@ -86,7 +89,7 @@ impl Producer {
         let mut config = config::producer(options);
         config.set("transactional.id", id);
         let producer = Self::create(&config, options, true)?;
-        producer.client.init_transactions(Duration::from_secs(30)).map_err(|e| failed("opening transactions", &e))?;
+        producer.client.init_transactions(DELIVERY).map_err(|e| failed("opening transactions", &e))?;
         Ok(producer)
     }
 
@@ -162,7 +165,8 @@ impl Producer {
     /// # Errors
     /// [`Class::Outside`] if the broker refuses.
     pub fn commit(&self) -> Result<()> {
-        self.client.commit_transaction(Duration::from_secs(30)).map_err(|e| failed("committing a transaction", &e))
+        self.flush(DELIVERY)?;
+        self.client.commit_transaction(DELIVERY).map_err(|e| failed("committing a transaction", &e))
     }
 
     /// Aborts the transaction: its messages stay in the log and are never readable.
@@ -170,7 +174,8 @@ impl Producer {
     /// # Errors
     /// [`Class::Outside`] if the broker refuses.
     pub fn abort(&self) -> Result<()> {
-        self.client.abort_transaction(Duration::from_secs(30)).map_err(|e| failed("aborting a transaction", &e))
+        self.flush(DELIVERY)?;
+        self.client.abort_transaction(DELIVERY).map_err(|e| failed("aborting a transaction", &e))
     }
 
     fn check(&self) -> Result<()> {

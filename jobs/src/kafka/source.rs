@@ -419,10 +419,10 @@ impl Drop for Source {
         // A request without answer would hold up the close for ever.
         if self.group {
             let everything: Vec<i32> = self.next.keys().copied().collect();
-            if self.unanswered.is_some() || !everything.is_empty() {
-                if let Err(error) = self.unassign(&everything) {
-                    tracing::debug!(%error, "giving up partitions while closing");
-                }
+            if (self.unanswered.is_some() || !everything.is_empty())
+                && let Err(error) = self.unassign(&everything)
+            {
+                tracing::debug!(%error, "giving up partitions while closing");
             }
         }
         self.queue = None;

@@ -114,7 +114,7 @@ async fn ids_of(table: &Table) -> Vec<i64> {
 /// Rows as the query engine sees them, so that delta-rs judges what was written here.
 async fn query(lake: &Lake, sql: &str) -> Vec<RecordBatch> {
     let context = SessionContext::new();
-    let provider = lake.provider(&spec().name, None).await.unwrap();
+    let provider = lake.provider(&spec().name, None, Arc::new(SessionContext::new().state())).await.unwrap();
     context.register_table("events", provider).unwrap();
     context.sql(sql).await.unwrap().collect().await.unwrap()
 }
@@ -423,7 +423,9 @@ async fn ledger_is_copied_once(lake: Lake) {
     assert_eq!(ledger::copied(&lake, &raw, "events").await.unwrap(), Some(8));
 
     let context = SessionContext::new();
-    context.register_table("offsets", lake.provider(&ledger::spec().name, None).await.unwrap()).unwrap();
+    context
+        .register_table("offsets", lake.provider(&ledger::spec().name, None, Arc::new(context.state())).await.unwrap())
+        .unwrap();
     let sql = "SELECT count(*) AS n, count(DISTINCT version) AS v, sum(to_offset - from_offset) AS o,
         sum(landed + rejected + skipped + gaps) AS t, min(gap_ranges) AS g FROM offsets WHERE partition = 3";
     let seen = pretty(&context.sql(sql).await.unwrap().collect().await.unwrap());

@@ -37,6 +37,7 @@ use actions::{Format, Line, Metadata, Protocol};
 use arrow::datatypes::SchemaRef;
 use deltalake::DeltaTableBuilder;
 use deltalake::datafusion::catalog::TableProvider;
+use deltalake::datafusion::execution::SessionState;
 use deltalake::logstore::object_store::{ObjectStore, path::Path};
 use log::LogRoot;
 use std::collections::BTreeMap;
@@ -252,14 +253,52 @@ impl Lake {
         Ok(found)
     }
 
+    /// Whether there is such a table.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub async fn has_table(&self, name: &TableName) -> Result<bool> {
+        Ok(!self.log(name).list(0).await?.is_empty())
+    }
+
+    /// The lake's URL, without trailing slash.
+    #[must_use]
+    pub const fn url(&self) -> &url::Url {
+        &self.root.url
+    }
+
     /// A table for the query engine, at `version` or the newest one.
     ///
     /// # Errors
-    /// There is no such table or version.
-    pub async fn provider(&self, name: &TableName, version: Option<i64>) -> Result<Arc<dyn TableProvider>> {
-        let table = self.delta_table(name, version).await?;
+    /// [`Class::User`] if the table never had the version or can no longer be read at it.
+    pub async fn provider(
+        &self,
+        name: &TableName,
+        version: Option<u64>,
+        session: Arc<SessionState>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let table = match self.delta_table(name, version.and_then(|v| i64::try_from(v).ok())).await {
+            Ok(table) => table,
+            Err(why) => return Err(self.unreadable(name, version, why).await),
+        };
         let failed = |e| self.log(name).error(Class::Internal, "cannot be queried").because(Box::new(e));
-        table.table_provider().await.map_err(failed)
+        table.table_provider().with_session(session).await.map_err(failed)
+    }
+
+    /// Says why a table could not be loaded: a version that it never had is the user's to mend.
+    async fn unreadable(&self, name: &TableName, version: Option<u64>, why: Error) -> Error {
+        let Some(version) = version else { return why };
+        let newest = match self.open_table(name).await {
+            Ok(Some(table)) => table.version(),
+            _ => return why,
+        };
+        let user = |message: String| Error::new(Stage::Query, Class::User, message);
+        if i64::try_from(version).is_ok_and(|v| v <= newest) {
+            return user(format!("version {version} of `{name}` can no longer be read"))
+                .hint(format!("its log may have been cleaned up; the newest version is {newest}"))
+                .because(why);
+        }
+        user(format!("`{name}` has no version {version}")).hint(format!("the newest is {newest}"))
     }
 
     /// delta-rs's own table, for what is not done here.

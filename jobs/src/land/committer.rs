@@ -30,8 +30,10 @@ use tokio::sync::{Mutex, mpsc::UnboundedReceiver};
 
 /// Uploads of one flush that run side by side.
 const UPLOADS_MAX: usize = 8;
-/// Commits between two checkpoints of raw.
-const CHECKPOINT_EVERY: i64 = 20;
+/// Commits between two checkpoints of a table.
+pub(super) const CHECKPOINT_EVERY: i64 = 20;
+/// Log files are kept this long, so that readers can go back to older versions: 30 days.
+const LOG_RETENTION_MS: i64 = 30 * 86_400_000;
 /// Messages of a run before a share of rejects means anything.
 const SHARE_AFTER: u64 = 1_000;
 /// First and longest pause between attempts.
@@ -233,9 +235,10 @@ impl Committer {
         let progress = self.progress(raw);
         let count = self.partition_count.load(Relaxed);
         (count == 0 || progress.partition_count == Some(count))
-            && flush.partitions.iter().all(|(p, f)| {
-                f.tally.is_empty() && progress.partitions.get(p).is_some_and(|log| *log == f.progress)
-            })
+            && flush
+                .partitions
+                .iter()
+                .all(|(p, f)| f.tally.is_empty() && progress.partitions.get(p).is_some_and(|log| *log == f.progress))
     }
 
     async fn upload(&self, raw: &Table, files: Vec<(PartitionValues, EncodedFile)>) -> Result<Vec<AddedFile>> {
@@ -245,38 +248,51 @@ impl Committer {
             .map(|(values, file)| {
                 let sink = sink.clone();
                 async move {
-                let mut patience = Patience::new(&self.options);
-                loop {
-                    match sink.put(values.clone(), file.clone()).await {
-                        Ok(added) => return Ok(added),
-                        Err(error) => patience.pause(error).await?,
+                    let mut patience = Patience::new(&self.options);
+                    loop {
+                        match sink.put(values.clone(), file.clone()).await {
+                            Ok(added) => return Ok(added),
+                            Err(error) => patience.pause(error).await?,
+                        }
                     }
                 }
-            }})
+            })
             .buffer_unordered(UPLOADS_MAX)
             .try_collect()
             .await
     }
 
-    /// Checkpoint and ledger are conveniences: a failure is logged, and the next commit tries again.
+    /// Checkpoint, ledger and log clean-up are upkeep: a failure is logged, and the next time tries again.
     async fn after_commit(&mut self, version: i64) {
+        if let Err(error) = self.rejects.keep_log_short(self.clock.now_ms() - LOG_RETENTION_MS).await {
+            tracing::warn!(pipeline = %self.pipeline.name, %error, "upkeep of the rejects log will be tried again");
+        }
         if version > 0 && version % CHECKPOINT_EVERY == 0 {
             faults::point("at_checkpoint");
-            let raw = self.raw.lock().await;
-            if let Err(error) = raw.checkpoint().await {
-                tracing::warn!(pipeline = %self.pipeline.name, version, %error, "no checkpoint this time");
+            if let Err(error) = self.keep_log_short().await {
+                tracing::warn!(pipeline = %self.pipeline.name, version, %error, "log upkeep will be tried again");
             }
-            drop(raw);
-            if let Err(error) = self.copy_ledger().await {
-                tracing::warn!(pipeline = %self.pipeline.name, version, %error, "the ledger is behind");
-            }
+            faults::point("after_checkpoint");
         }
     }
 
-    async fn copy_ledger(&mut self) -> Result<()> {
+    /// Checkpoints the log, copies the ledger, and removes old log files that the ledger has seen.
+    async fn keep_log_short(&mut self) -> Result<()> {
+        let copied = self.copy_ledger().await?;
+        let raw = self.raw.lock().await;
+        raw.checkpoint().await?;
+        let removed = raw.clean_log(copied + 1, self.clock.now_ms() - LOG_RETENTION_MS).await?;
+        if removed > 0 {
+            tracing::info!(pipeline = %self.pipeline.name, removed, "old log files removed");
+        }
+        Ok(())
+    }
+
+    /// Copies raw's commits to `ops.offsets`; returns the last version that is there.
+    async fn copy_ledger(&mut self) -> Result<i64> {
         let raw = self.raw.lock().await;
         let writer = Identity { run_id: self.options.run_id.clone(), sequence: 0 };
-        ledger::copy(&self.lake, &raw, &self.pipeline.name, &writer).await.map(drop)
+        ledger::copy(&self.lake, &raw, &self.pipeline.name, &writer).await.map(|copied| copied.upto)
     }
 
     fn count(&self, partitions: &BTreeMap<i32, PartitionFlush>, totals: &mut Totals) {
@@ -301,14 +317,13 @@ impl Committer {
         let broken = match self.pipeline.rejects.limit {
             None => false,
             Some(RejectsLimit::Count(max)) => totals.rejected > max,
-            Some(RejectsLimit::Share(max)) => {
-                messages >= SHARE_AFTER && totals.rejected as f64 > max * messages as f64
-            }
+            Some(RejectsLimit::Share(max)) => messages >= SHARE_AFTER && totals.rejected as f64 > max * messages as f64,
         };
         if !broken {
             return Ok(());
         }
-        let what = format!("{} of {messages} messages of this run were rejected, beyond `rejects.limit`", totals.rejected);
+        let what =
+            format!("{} of {messages} messages of this run were rejected, beyond `rejects.limit`", totals.rejected);
         Err(self.error(Class::Limit, what).hint(format!(
             "everything read is committed; see `deltaworks rejects list {}`, mend the contract or the producer, and run again",
             self.pipeline.name
@@ -406,4 +421,3 @@ impl Patience {
         Ok(())
     }
 }
-

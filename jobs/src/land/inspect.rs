@@ -1,9 +1,9 @@
 //! What landing has reached, read from the tables and, if asked, from the broker. Nothing is written.
 
+use super::tables::raw_name;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::kafka::watermarks::Watermarks;
-use super::tables::raw_name;
 use crate::lake::Lake;
 use crate::project::settings::{Pipeline, Settings};
 use deltaworks_core::progress::{AppIds, TopicProgress, valid_through_ms};
@@ -112,9 +112,7 @@ pub async fn status(
             rows: files.iter().filter_map(|f| f.rows).sum(),
             files: files.len() as u64,
             bytes: files.iter().map(|f| f.size).sum(),
-            valid_through: valid_ms
-                .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-                .map(|t| t.to_string()),
+            valid_through: valid_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|t| t.to_string()),
             age_s: valid_ms.map(|ms| (clock.now_ms() - ms) / 1_000),
             lag,
         });

@@ -15,21 +15,21 @@
 pub mod decode;
 pub mod schema;
 
-pub mod options;
 pub mod inspect;
 pub mod meter;
+pub mod options;
 pub mod reset;
 pub mod stream;
 
+mod committer;
+mod last_ids;
+mod reader;
+mod rejects;
+mod repeat;
+mod rows;
 mod tables;
 mod takeover;
-mod reader;
 mod worker;
-mod rows;
-mod last_ids;
-mod repeat;
-mod committer;
-mod rejects;
 
 pub use options::{DataLoss, Start, StreamOptions};
-pub use stream::{PipelineReport, StreamReport, stream};
+pub use stream::{PipelineReport, StreamReport, stream, stream_on};

@@ -16,8 +16,8 @@ use super::worker::{FlushOrder, Item, Taken};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::kafka::message::Chunk;
-use crate::kafka::source::{Event, Source};
 use crate::kafka::monitor::{Monitor, Observation};
+use crate::kafka::source::{Event, Source};
 use crate::project::settings::Pipeline;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::BTreeMap;
@@ -292,7 +292,9 @@ impl Reader {
             self.takeover.partition_count.store(count, Relaxed);
         }
         for (partition, position) in &mut self.owned {
-            let Some(Observation { observed_at_ms: at_ms, high }) = seen.highs.get(partition).copied() else { continue };
+            let Some(Observation { observed_at_ms: at_ms, high }) = seen.highs.get(partition).copied() else {
+                continue;
+            };
             self.meter.set_lag(*partition, high - position.next);
             let awaited = position.awaited.get_or_insert((at_ms, high));
             if position.next >= awaited.1 {

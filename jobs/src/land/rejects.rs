@@ -13,6 +13,7 @@
 //! to `at`.
 
 use super::rows::{encode_split, offset_column, partition_column};
+use super::committer::CHECKPOINT_EVERY;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{AddedFile, Commit, CommitOutcome, FileProfile, LiveFile, Table};
 use crate::project::settings::Pipeline;
@@ -24,15 +25,14 @@ use deltaworks_core::progress::AppIds;
 use futures::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Commits between two checkpoints.
-const CHECKPOINT_EVERY: i64 = 20;
-
 /// The rejects table and what is known of it.
 pub struct RejectsTable {
     table: Table,
     profile: FileProfile,
     /// What was read, by topic with its epoch and partition.
     known: BTreeMap<(String, i32), Known>,
+    /// Version from which the next checkpoint is due.
+    checkpoint_at: i64,
 }
 
 /// The places of one partition that are in the table already.
@@ -57,7 +57,8 @@ pub enum RejectsVerdict {
 impl RejectsTable {
     /// Wraps the table.
     pub fn new(table: Table, profile: FileProfile) -> Self {
-        Self { table, profile, known: BTreeMap::new() }
+        let checkpoint_at = table.version() + CHECKPOINT_EVERY;
+        Self { table, profile, known: BTreeMap::new(), checkpoint_at }
     }
 
     /// Lands rejects. On an error nothing is known; calling again is right.
@@ -105,7 +106,6 @@ impl RejectsTable {
             match self.table.commit(commit).await {
                 CommitOutcome::Committed(version) => {
                     self.passed(topic, claims, version);
-                    self.checkpoint(version).await;
                     return Ok(RejectsVerdict::Landed);
                 }
                 CommitOutcome::Conflicted => uploaded = Some(adds),
@@ -198,13 +198,17 @@ impl RejectsTable {
         Ok(known)
     }
 
-    /// Only a convenience for whoever opens the table next: a failure is logged, a later commit tries again.
-    async fn checkpoint(&self, version: i64) {
-        if version % CHECKPOINT_EVERY == 0
-            && let Err(error) = self.table.checkpoint().await
-        {
-            tracing::warn!(table = self.table.url(), version, %error, "no checkpoint this time");
+    /// Checkpoints the log now and then, and removes files older than `older_than_ms`.
+    ///
+    /// # Errors
+    /// The store fails; nothing is lost, and a later commit tries again.
+    pub async fn keep_log_short(&mut self, older_than_ms: i64) -> Result<()> {
+        if self.table.version() >= self.checkpoint_at {
+            self.table.checkpoint().await?;
+            self.table.clean_log(self.table.version(), older_than_ms).await?;
+            self.checkpoint_at = self.table.version() + CHECKPOINT_EVERY;
         }
+        Ok(())
     }
 
     async fn upload(&self, batches: Vec<RecordBatch>) -> Result<Vec<AddedFile>> {

@@ -41,12 +41,6 @@ impl RepeatMemory {
         let before = self.young.insert(hash, row).or_else(|| self.old.get(&hash).copied());
         before.is_some_and(|before| row - before <= self.rows_max)
     }
-
-    /// Bytes held, for the memory budget.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        (self.young.capacity() + self.old.capacity()) * 17
-    }
 }
 
 #[cfg(test)]

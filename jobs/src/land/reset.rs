@@ -1,7 +1,7 @@
 //! Starting a pipeline over: its tables go, and with them its progress.
 
-use crate::error::Result;
 use super::tables::{raw_name, rejects_name};
+use crate::error::Result;
 use crate::lake::{Lake, TableName};
 use crate::project::settings::{Pipeline, Settings};
 use serde::Serialize;

@@ -83,10 +83,9 @@ impl Stamps {
                     "_behind_ms" => Arc::new(Int64Array::from(std::mem::take(&mut stamps.behind_ms))),
                     "_repeat" => Arc::new(BooleanArray::from(std::mem::take(&mut stamps.repeat))),
                     "event_date" => Arc::new(Date32Array::from(std::mem::take(&mut stamps.event_date))),
-                    name => decoded
-                        .column_by_name(name)
-                        .cloned()
-                        .unwrap_or_else(|| new_null_array(field.data_type(), rows)),
+                    name => {
+                        decoded.column_by_name(name).cloned().unwrap_or_else(|| new_null_array(field.data_type(), rows))
+                    }
                 }
             })
             .collect();

@@ -14,8 +14,8 @@ use super::worker::{FlushPart, Item, Worker};
 use super::{decode, tables};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
-use crate::kafka::source::{Mode, Source};
 use crate::kafka::monitor::Monitor;
+use crate::kafka::source::{Mode, Source};
 use crate::kafka::watermarks::Watermarks;
 use crate::lake::{Lake, Table};
 use crate::project::settings::{Pipeline, Settings};
@@ -76,14 +76,34 @@ pub async fn stream(
     clock: &Clock,
     stop: &CancellationToken,
 ) -> StreamReport {
+    match Lake::open(&settings.lake) {
+        Ok(lake) => stream_on(&lake, settings, pipelines, options, meters, clock, stop).await,
+        Err(error) => {
+            let reports = pipelines.iter().map(|p| (p.name.clone(), PipelineReport::default())).collect();
+            StreamReport { pipelines: reports, stopped: stop.is_cancelled(), error: Some(error) }
+        }
+    }
+}
+
+/// The same on a lake that is open already, such as one behind a decorated store; the one in
+/// `settings` is not looked at.
+pub async fn stream_on(
+    lake: &Lake,
+    settings: &Settings,
+    pipelines: &[Arc<Pipeline>],
+    options: &StreamOptions,
+    meters: &[Arc<Meter>],
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> StreamReport {
     let halt = stop.child_token();
     let memory = settings.memory_bytes / pipelines.len().max(1);
     let mut running = tokio::task::JoinSet::new();
     for (pipeline, meter) in pipelines.iter().zip(meters) {
-        let (settings, pipeline, options) = (settings.clone(), pipeline.clone(), options.clone());
+        let (lake, settings, pipeline, options) = (lake.clone(), settings.clone(), pipeline.clone(), options.clone());
         let (meter, clock, halt) = (meter.clone(), clock.clone(), halt.clone());
         running.spawn(async move {
-            let outcome = land(&settings, pipeline.clone(), &options, meter, clock, &halt, memory).await;
+            let outcome = land(lake, &settings, pipeline.clone(), &options, meter, clock, &halt, memory).await;
             (pipeline.name.clone(), outcome)
         });
     }
@@ -109,7 +129,9 @@ pub async fn stream(
     report
 }
 
+#[expect(clippy::too_many_arguments, reason = "the parts of one run, named once, where it is spawned")]
 async fn land(
+    lake: Lake,
     settings: &Settings,
     pipeline: Arc<Pipeline>,
     options: &StreamOptions,
@@ -118,7 +140,7 @@ async fn land(
     stop: &CancellationToken,
     memory: usize,
 ) -> (PipelineReport, Option<Error>) {
-    match Parts::open(settings, &pipeline, options, &clock, memory).await {
+    match Parts::open(lake, settings, &pipeline, options, &clock, memory).await {
         Ok(parts) => {
             let raw = parts.raw.clone();
             let (totals, error) = parts.run(options, meter, clock, stop, memory).await;
@@ -164,13 +186,13 @@ struct Parts {
 impl Parts {
     /// Opens tables first: a contract that the table cannot hold is refused before a message is read.
     async fn open(
+        lake: Lake,
         settings: &Settings,
         pipeline: &Arc<Pipeline>,
         options: &StreamOptions,
         clock: &Clock,
         memory: usize,
     ) -> Result<Self> {
-        let lake = Lake::open(&settings.lake)?;
         let raw = Arc::new(Mutex::new(lake.ensure_table(&tables::raw_table(pipeline)).await?));
         let rejects = lake.ensure_table(&tables::rejects_table(pipeline)).await?;
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1));
@@ -247,7 +269,7 @@ impl Parts {
         );
         let ended = join(spawn("read".to_owned(), move || reader.run())).await;
         for thread in threads {
-            if let Err(error) = join(thread.map(|t| t)).await {
+            if let Err(error) = join(thread).await {
                 tracing::error!(%error, "a decoding thread ended abnormally");
             }
         }

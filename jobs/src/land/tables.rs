@@ -72,7 +72,9 @@ pub fn raw_profile(pipeline: &Pipeline) -> FileProfile {
 /// How rejects files are encoded.
 #[must_use]
 pub fn rejects_profile() -> FileProfile {
-    FileProfile::new(without(&rejects_schema(), &[REJECT_DATE.to_owned()])).unique(["key", "payload"]).steady(["_offset"])
+    FileProfile::new(without(&rejects_schema(), &[REJECT_DATE.to_owned()]))
+        .unique(["key", "payload"])
+        .steady(["_offset"])
 }
 
 /// Whether any column comes from a header: only then are headers read at all.

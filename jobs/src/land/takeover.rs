@@ -102,8 +102,7 @@ impl Takeover {
                 }
             }
         }
-        let missing: Vec<i32> =
-            partitions.iter().copied().filter(|p| !progress.partitions.contains_key(p)).collect();
+        let missing: Vec<i32> = partitions.iter().copied().filter(|p| !progress.partitions.contains_key(p)).collect();
         if !missing.is_empty() {
             self.commit_starts(raw, &progress, &missing).await?;
             return Ok(None);

@@ -23,8 +23,8 @@ mod timestamp;
 pub use ids::id_hashes;
 
 use crate::Result;
-use crate::project::settings::Pipeline;
 use crate::kafka::message::Message;
+use crate::project::settings::Pipeline;
 use arrow::array::RecordBatch;
 use deltaworks_core::reason::Refusal;
 

@@ -205,7 +205,7 @@ fn two(bytes: &[u8], at: usize) -> Option<u32> {
 /// Days since the Unix epoch in the proleptic Gregorian calendar; `None` if there is no such day.
 fn days(year: u32, month: u32, day: u32) -> Option<i32> {
     const LENGTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let length = LENGTHS.get(month.checked_sub(1)? as usize)? + u32::from(leap && month == 2);
     if day == 0 || day > length {
         return None;

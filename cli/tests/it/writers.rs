@@ -1,0 +1,71 @@
+//! Two writers on the same partitions, and one that comes back from the dead.
+
+use crate::harness::project::{CATCH_UP, Knobs, TOPIC};
+use crate::harness::{Event, Feed, MockBroker, Project, Rng, wait_until};
+use std::path::Path;
+use std::time::Duration;
+
+const PARTITIONS: i32 = 4;
+
+#[test]
+fn two_writers_land_each_message_once() {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project = Project::with(&broker, &Knobs { commit: "{every: 50ms, rows: 40}", ..Knobs::default() });
+    let (mut feed, mut rng) = (Feed::new(), Rng(61));
+    let one = project.start(&["stream", "--partitions", "0-3"]);
+    let other = project.start(&["stream", "--partitions", "0-3"]);
+    for _ in 0..40 {
+        feed.send(&broker, PARTITIONS, &Event::mix(&mut rng, 25, 20));
+        std::thread::sleep(Duration::from_millis(75));
+    }
+    one.signal("TERM");
+    other.signal("TERM");
+    let ended = [one.wait().expect(143), other.wait().expect(143)];
+    let met = ended
+        .iter()
+        .any(|e| e.stderr.contains("the log is elsewhere") || e.stderr.contains("another writer was ahead"));
+    assert!(met, "the two never met: {ended:?}");
+    project.catch_up().expect(0);
+    feed.verify(&project);
+    project.catch_up().expect_idle();
+}
+
+/// One run stops in the middle of its first flush, another lands everything, then the first goes on.
+fn comes_back(point: &str, seed: u64, in_the_middle: impl Fn(&Path) -> bool) {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project = Project::with(&broker, &Knobs { commit: "{every: 5s, rows: 30}", ..Knobs::default() });
+    let mut feed = Feed::new();
+    feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(seed), 100, 40));
+    let zombie = project.start_faulty(&format!("{point}=1*sleep(3000)->off"), &CATCH_UP);
+    let lake = project.path().join("lake");
+    wait_until("the first flush to be under way", || in_the_middle(&lake));
+    zombie.signal("STOP");
+    assert_eq!(project.catch_up().expect(0).messages(), 100, "the zombie was not in the middle of anything");
+    feed.verify(&project);
+    zombie.signal("CONT");
+    let ended = zombie.wait().expect(0);
+    assert!(ended.stderr.contains("another writer was ahead"), "{ended:?}");
+    feed.verify(&project);
+    project.catch_up().expect_idle();
+}
+
+#[test]
+fn a_zombie_with_uploaded_files_lands_nothing_twice() {
+    comes_back("after_write", 62, |lake| has_parquet(&lake.join("raw/events")));
+}
+
+#[test]
+fn a_zombie_with_committed_rejects_lands_nothing_twice() {
+    comes_back("after_rejects_commit", 63, |lake| {
+        lake.join("rejects/events/_delta_log/00000000000000000001.json").exists()
+    });
+}
+
+fn has_parquet(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| {
+        let path = entry.path();
+        path.extension().is_some_and(|e| e == "parquet")
+            || (path.is_dir() && !path.ends_with("_delta_log") && has_parquet(&path))
+    })
+}
