@@ -12,8 +12,8 @@
 //! Invariant J1: `known` of a partition holds every place at or above raw's `next` in all versions up
 //! to `at`.
 
-use super::rows::{encode_split, offset_column, partition_column};
 use super::committer::CHECKPOINT_EVERY;
+use super::rows::{encode_split, offset_column, partition_column};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{AddedFile, Commit, CommitOutcome, FileProfile, LiveFile, Table};
 use crate::project::settings::Pipeline;
@@ -233,4 +233,140 @@ fn partitions_of(batches: &[RecordBatch]) -> Result<BTreeSet<i32>> {
         partitions.extend(partition_column(batch)?.values());
     }
     Ok(partitions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::{Reject, Rejects};
+    use super::super::{schema, tables};
+    use super::*;
+    use crate::lake::Lake;
+    use crate::project;
+    use crate::project::settings::{LakeSettings, Options};
+    use deltaworks_core::place::{Offset, OffsetRange};
+    use deltaworks_core::progress::Progress;
+    use deltaworks_core::reason::{Reason, Refusal};
+    use std::sync::Arc;
+
+    /// A lake with the tables of one pipeline, whose partitions begin at 0.
+    struct Place {
+        lake: Lake,
+        pipeline: Arc<Pipeline>,
+        raw: Table,
+    }
+
+    impl Place {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            project::init(dir.path(), Some("traffic")).unwrap();
+            let pipeline = project::load(dir.path(), &|_| None).unwrap().pipelines[0].clone();
+            let url = "memory:///lake".parse().unwrap();
+            let lake = Lake::open(&LakeSettings { url, storage: Options::default() }).unwrap();
+            let raw = lake.ensure_table(&tables::raw_table(&pipeline)).await.unwrap();
+            let mut place = Self { lake, pipeline, raw };
+            place.advance(&[(0, 0), (1, 0)]).await;
+            place
+        }
+
+        async fn rejects(&self) -> RejectsTable {
+            let table = self.lake.ensure_table(&tables::rejects_table(&self.pipeline)).await.unwrap();
+            RejectsTable::new(table, tables::rejects_profile())
+        }
+
+        /// What a raw commit does to progress.
+        async fn advance(&mut self, nexts: &[(i32, i64)]) {
+            let ids = AppIds::new(&self.pipeline.name);
+            let at = |next| Progress { next: Offset(next), frontier_ms: None, reached_ms: None, seen_ms: None };
+            self.raw.refresh().await.unwrap();
+            let mut commit = Commit::new("WRITE", &identity()).unwrap();
+            commit.txns = nexts.iter().flat_map(|(p, next)| ids.write(&self.pipeline.topic, *p, &at(*next))).collect();
+            assert!(matches!(self.raw.commit(commit).await, CommitOutcome::Committed(_)));
+        }
+
+        /// Lands the rejects of a flush of `claims`.
+        async fn land(&mut self, table: &mut RejectsTable, claims: &[(i32, i64, i64)], places: &[(i32, i64)]) {
+            let claim = |(partition, from, to): &(i32, i64, i64)| Claim {
+                partition: *partition,
+                range: OffsetRange::new(*from, *to),
+            };
+            let claims: Vec<Claim> = claims.iter().map(claim).collect();
+            let batch = self.batch(places);
+            let landed = table.land(&[batch], &claims, &mut self.raw, &self.pipeline, &identity()).await.unwrap();
+            assert_eq!(landed, RejectsVerdict::Landed);
+        }
+
+        fn batch(&self, places: &[(i32, i64)]) -> RecordBatch {
+            let refusal = Refusal::of(Reason::NotJson, "it is not");
+            let mut rejects = Rejects::default();
+            for (partition, offset) in places {
+                rejects.push(Reject {
+                    partition: *partition,
+                    offset: *offset,
+                    kafka_time_ms: None,
+                    key: None,
+                    payload: Some(b"{"),
+                    headers: None,
+                    refusal: &refusal,
+                    clock_ms: 0,
+                });
+            }
+            rejects.finish(&schema::rejects_schema(), &self.pipeline.topic, "1").unwrap()
+        }
+
+        /// Every place in the table, twice if it is there twice.
+        async fn places(&self) -> Vec<(i32, i64)> {
+            let table = self.lake.open_table(&tables::rejects_name(&self.pipeline)).await.unwrap().unwrap();
+            let mut places = Vec::new();
+            for file in table.live_files().await.unwrap() {
+                let mut batches = table.read_file(&file, &["_partition", "_offset"]).await.unwrap();
+                while let Some(batch) = batches.try_next().await.unwrap() {
+                    let (partitions, offsets) = (partition_column(&batch).unwrap(), offset_column(&batch).unwrap());
+                    places.extend(partitions.values().iter().copied().zip(offsets.values().iter().copied()));
+                }
+            }
+            places.sort_unstable();
+            places
+        }
+    }
+
+    fn identity() -> Identity {
+        Identity { run_id: "r".into(), sequence: 1 }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_killed_run_left_beyond_the_next_flush_comes_once() {
+        let mut place = Place::new().await;
+        let mut killed = place.rejects().await;
+        place.land(&mut killed, &[(0, 0, 500)], &[(0, 10), (0, 400)]).await;
+        // killed before raw: the next run's flushes are smaller, and another partition has something new
+        let mut table = place.rejects().await;
+        place.land(&mut table, &[(0, 0, 300), (1, 0, 50)], &[(0, 10), (1, 20)]).await;
+        place.advance(&[(0, 300), (1, 50)]).await;
+        place.land(&mut table, &[(0, 300, 500)], &[(0, 400), (0, 450)]).await;
+        assert_eq!(place.places().await, [(0, 10), (0, 400), (0, 450), (1, 20)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_writer_of_another_partition_causes_no_reading() {
+        let mut place = Place::new().await;
+        let (mut ours, mut theirs) = (place.rejects().await, place.rejects().await);
+        place.land(&mut ours, &[(0, 0, 5)], &[(0, 1)]).await;
+        place.advance(&[(0, 5)]).await;
+        let pipeline = place.pipeline.clone();
+        let (ids, topic) = (AppIds::new(&pipeline.name), &pipeline.topic);
+        let claims = [Claim { partition: 0, range: OffsetRange::new(5, 9) }];
+        for round in 0..3 {
+            let from = round * 10;
+            place.land(&mut theirs, &[(1, from, from + 10)], &[(1, from + 3)]).await;
+            place.advance(&[(1, from + 10)]).await;
+            ours.table.refresh().await.unwrap();
+            assert!(!ours.learn(&ids, topic, &claims, &BTreeSet::from([0])).await.unwrap());
+        }
+        // but one of the same partition does
+        place.land(&mut theirs, &[(0, 5, 9)], &[(0, 7)]).await;
+        ours.table.refresh().await.unwrap();
+        assert!(ours.learn(&ids, topic, &claims, &BTreeSet::from([0])).await.unwrap());
+        place.land(&mut ours, &[(0, 5, 9)], &[(0, 7), (0, 8)]).await;
+        assert_eq!(place.places().await, [(0, 1), (0, 7), (0, 8), (1, 3), (1, 13), (1, 23)]);
+    }
 }

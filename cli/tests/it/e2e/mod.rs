@@ -7,6 +7,11 @@
 mod support;
 mod truth;
 
+mod holes;
 mod kills;
+mod losses;
+mod outages;
 mod plain;
 mod rebalance;
+mod starts;
+mod transactions;

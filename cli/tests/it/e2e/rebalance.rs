@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 fn members_join_and_leave() {
     let world = World::new("rebalance", 6, &[]).set("commit", "{ every: 100ms }");
     let mut sender = Sender::new(&world, 6, 3);
-    sender.while_sending(40, Duration::from_millis(30), || {
+    sender.while_sending(15, Duration::from_millis(30), || {
         let alone = world.stream(&[]);
         eventually("the first member lands", || world.landed() > 0);
         let second = world.stream(&[]);

@@ -2,6 +2,8 @@
 
 use super::truth::Truth;
 use deltaworks_jobs::kafka::admin::{Admin, Made, NewTopicSpec};
+use deltaworks_jobs::kafka::message::Chunk;
+use deltaworks_jobs::kafka::source::{Event, Mode, Source};
 use deltaworks_jobs::kafka::watermarks::Watermarks;
 use deltaworks_jobs::project::settings::Options;
 use serde_json::Value;
@@ -73,6 +75,7 @@ impl World {
                 ("commit", "{ every: 200ms }".to_owned()),
             ]),
             kafka: BTreeMap::from([
+                ("bootstrap.servers", env("DELTAWORKS_KAFKA")),
                 ("session.timeout.ms", "6000".to_owned()),
                 ("topic.metadata.refresh.interval.ms", "2000".to_owned()),
             ]),
@@ -113,11 +116,10 @@ impl World {
             "version: 1\nlake: {lake}\nstorage:\n  aws_access_key_id: ${{AWS_ACCESS_KEY_ID}}\n  \
              aws_secret_access_key: ${{AWS_SECRET_ACCESS_KEY}}\n  aws_region: ${{AWS_REGION:-}}\n  \
              aws_endpoint: ${{AWS_ENDPOINT_URL}}\n  aws_allow_http: ${{AWS_ALLOW_HTTP:-}}\n\
-             kafka:\n  bootstrap.servers: {brokers}\n{kafka}\
+             kafka:\n{kafka}\
              pipelines:\n  {PIPELINE}:\n    topic: {topic}\n    group: {group}\n    \
              contract: schemas/traffic/camera_event.odcs.yaml\n{pipeline}",
             lake = self.lake,
-            brokers = self.options.0["bootstrap.servers"],
             kafka = block(&self.kafka, "  "),
             topic = self.topic,
             group = self.group,
@@ -201,6 +203,41 @@ impl World {
     pub fn number(&self, sql: &str) -> u64 {
         let asked = self.command(&["query", "--quiet", "--format", "json", sql]).output().unwrap();
         serde_json::from_slice::<Value>(&asked.stdout).ok().and_then(|row| row["n"].as_u64()).unwrap_or(0)
+    }
+
+    /// Valid-through as `status` shows it; the beginning of time while there is none.
+    pub fn valid_through_ms(&self) -> i64 {
+        let asked = self.command(&["status", "--quiet", "--offline", "--format", "json"]).output().unwrap();
+        let text = String::from_utf8_lossy(&asked.stdout).into_owned();
+        let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let raw = rows.filter(|row| row["table"] == format!("raw.{PIPELINE}")).map(|row| row["valid_through"].clone());
+        raw.filter(|through| through.is_string()).map(|through| instant_ms(&through)).max().unwrap_or(i64::MIN)
+    }
+
+    /// How many partitions have progress in the raw table.
+    pub fn starts(&self) -> usize {
+        let asked = self.command(&["offsets", "show", "--quiet", "--format", "json"]).output().unwrap();
+        let text = String::from_utf8_lossy(&asked.stdout).into_owned();
+        let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        rows.filter(|row| row["delta"].is_i64()).count()
+    }
+
+    /// The offsets of a partition that can be read now.
+    pub fn readable(&self, partition: i32) -> Vec<i64> {
+        let mode = Mode::Manual { group: format!("{}.look", self.group), partitions: vec![partition] };
+        let mut source = Source::open(&self.options, &self.topic, mode, 1 << 20, false).unwrap();
+        let (mut chunk, mut offsets) = (Chunk::default(), Vec::new());
+        loop {
+            let events = source.poll(&mut chunk, 1_000, Duration::from_millis(100), 0).unwrap();
+            offsets.extend(chunk.iter().map(|message| message.offset()));
+            for event in events {
+                match event {
+                    Event::Assigning(_) => source.assign(&[(partition, 0)]).unwrap(),
+                    Event::EndOfPartition { .. } => return offsets,
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Holds the tables against what was sent; see [`Truth::holds`].
@@ -329,6 +366,12 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
         sleep(Duration::from_millis(100));
     }
+}
+
+/// An instant in a result, ms.
+pub fn instant_ms(text: &Value) -> i64 {
+    let text = text.as_str().unwrap_or_else(|| panic!("no instant: {text}"));
+    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
 }
 
 pub fn now_ms() -> i64 {

@@ -37,7 +37,7 @@ pub struct Truth {
 /// Sends events, and some that break the contract, and keeps the truth.
 pub struct Sender {
     pub truth: Truth,
-    pub partitions: i32,
+    partitions: i32,
     pub producer: Producer,
     topic: String,
     random: Random,
@@ -181,6 +181,11 @@ impl Truth {
     /// How many messages there are.
     pub fn len(&self) -> usize {
         self.sent.len()
+    }
+
+    /// How many rows there must be in raw.
+    pub fn good(&self) -> u64 {
+        self.sent.values().filter(|(_, fate)| *fate == Fate::Landed).count() as u64
     }
 
     /// Takes in what another sender sent.
