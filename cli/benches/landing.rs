@@ -121,7 +121,7 @@ impl Bench {
 }
 
 /// Runs a command to its end; its CPU time and peak memory come from `wait4`.
-#[expect(unsafe_code, reason = "the standard library waits without rusage")]
+#[expect(unsafe_code, clippy::zombie_processes, reason = "`wait4` waits: the standard library has no rusage")]
 fn measure(command: &mut Command) -> Cost {
     let began = Instant::now();
     let child = command.spawn().unwrap();

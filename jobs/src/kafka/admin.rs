@@ -129,12 +129,7 @@ impl Admin {
     }
 
     /// The answer for the one topic asked about.
-    fn one(
-        &self,
-        answer: Answer,
-        doing: &str,
-        topic: &str,
-    ) -> Result<(), (Option<Code>, Error)> {
+    fn one(&self, answer: Answer, doing: &str, topic: &str) -> Result<(), (Option<Code>, Error)> {
         match answer {
             Ok(answers) => match answers.into_iter().find_map(Result::err) {
                 None => Ok(()),

@@ -12,24 +12,36 @@
 //! alone decides when a flush begins; the committer alone decides, by asking
 //! [`deltaworks_core::commit_plan`], whether it may be committed. Nothing is ever retried blind.
 
-pub mod decode;
-pub mod schema;
-
-pub mod inspect;
-pub mod meter;
+// in flow order
 pub mod options;
-pub mod reset;
+
 pub mod stream;
 
-mod committer;
-mod last_ids;
-mod reader;
-mod rejects;
-mod repeat;
-mod rows;
-mod tables;
 mod takeover;
+
+mod reader;
+
 mod worker;
+
+pub mod decode;
+
+mod repeat;
+
+mod rows;
+
+mod committer;
+
+mod rejects;
+
+// what the tables are like, and what is in them
+mod last_ids;
+pub mod schema;
+mod tables;
+
+// beside the flow: live figures, and verbs that only look or start over
+pub mod inspect;
+pub mod meter;
+pub mod reset;
 
 pub use options::{DataLoss, Start, StreamOptions};
 pub use stream::{PipelineReport, StreamReport, stream, stream_on};
