@@ -64,7 +64,7 @@ $(venv)/complete: fixtures/e2e/requirements.txt
 	touch $@
 
 bench: services-start ## throughput against a plain loop (release build); needs Kafka and MinIO
-	eval "$$($(services) env)"; cargo bench --workspace
+	eval "$$($(services) env)"; cargo bench --workspace --bench landing
 
 soak: build services-start ## the kill loops with the release binary, ten minutes each (DELTAWORKS_SOAK_SECONDS)
 	cargo build --release --workspace --bins

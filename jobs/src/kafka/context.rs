@@ -81,6 +81,10 @@ impl ClientContext for Context {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", facility, "{line}");
             }
+            // The group's offsets are for lag tools: one that a rebalance overtook is no news.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if facility == "COMMITFAIL" => {
+                tracing::debug!(target: "librdkafka", facility, "{line}");
+            }
             // librdkafka calls every lost connection an error; the stream goes on.
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
                 tracing::warn!(target: "librdkafka", facility, "{line}");

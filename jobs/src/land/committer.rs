@@ -328,7 +328,7 @@ impl Committer {
         let what =
             format!("{} of {messages} messages of this run were rejected, beyond `rejects.limit`", totals.rejected);
         Err(self.error(Class::Limit, what).hint(format!(
-            "everything read is committed; see `deltaworks rejects list {}`, mend the contract or the producer, and run again",
+            "what was landed stays, and the rest is read again; see `deltaworks rejects list {}`, mend the contract or the producer, and run again",
             self.pipeline.name
         )))
     }
