@@ -48,7 +48,6 @@ pub fn consumer(options: &Options, group: &str, queue_bytes: usize) -> Result<Cl
         ("heartbeat.interval.ms", "2000".to_owned()),
         // One response may overshoot the queue, so it must not be larger than the queue.
         ("fetch.max.bytes", accounted.clamp(1 << 20, 50 << 20).to_string()),
-        ("message.max.bytes", "1000000".to_owned()),
     ];
     for (key, value) in defaults {
         if config.get(key).is_none() {

@@ -12,6 +12,7 @@
 //! that is kept is sent back to its position: librdkafka pauses all of them meanwhile and would go on
 //! where it believes we are, which after an end-of-partition in a batch is one message too far.
 
+use super::ask;
 use super::batch::{Notice, OwnQueue, c_name};
 use super::config;
 use super::context::{Context, Request, RequestKind};
@@ -96,7 +97,7 @@ pub struct Source {
     astray: BTreeSet<i32>,
     paused: BTreeSet<i32>,
     unanswered: Option<Request>,
-    /// Requests that are ours, not librdkafka's: the manual assignment.
+    /// The assignment by hand, until it has been reported.
     manual: Option<Vec<i32>>,
     notices: Vec<Notice>,
 }
@@ -130,7 +131,7 @@ impl Source {
             manual,
             notices: Vec::new(),
         };
-        let count = super::topic_partitions(&source.consumer, topic, OPEN_TIMEOUT)?;
+        let count = ask::topic_partitions(&source.consumer, topic, OPEN_TIMEOUT)?;
         if let Some(&missing) = source.manual.iter().flatten().find(|&&p| !(0..count).contains(&p)) {
             return Err(user(format!("topic `{topic}` has no partition {missing}: it has {count}")));
         }
@@ -350,7 +351,7 @@ impl Source {
             said.push((code, code.to_string()));
         }
         for (code, text) in said {
-            events.push(judge(&self.topic, code, None, text)?);
+            events.push(ask::judge(&self.topic, code, None, text)?);
         }
         while let Some(request) = self.consumer.context().take_request() {
             events.push(match request.kind {
@@ -393,7 +394,7 @@ impl Source {
                 continue;
             }
             let text = self.consumer.context().redact(&notice.text);
-            events.push(judge(&self.topic, notice.code, Some((notice.partition, notice.offset)), text)?);
+            events.push(ask::judge(&self.topic, notice.code, Some((notice.partition, notice.offset)), text)?);
         }
         Ok(())
     }
@@ -416,12 +417,10 @@ impl Source {
 impl Drop for Source {
     fn drop(&mut self) {
         self.consumer.context().close();
-        // A request without answer would hold up the close for ever.
         if self.group {
+            // A request without answer would hold up the close for ever.
             let everything: Vec<i32> = self.next.keys().copied().collect();
-            if (self.unanswered.is_some() || !everything.is_empty())
-                && let Err(error) = self.unassign(&everything)
-            {
+            if let Err(error) = self.unassign(&everything) {
                 tracing::debug!(%error, "giving up partitions while closing");
             }
         }
@@ -448,52 +447,6 @@ fn step(chunk: &Chunk, max: usize) -> usize {
         n => CHUNK_BYTES.saturating_sub(chunk.arena.len()) / (chunk.arena.len() / n).max(1) + 1,
     };
     by_bytes.min(STEP).min(max - taken)
-}
-
-/// What becomes of an error of librdkafka's: an event if it goes on by itself, else an error.
-pub(super) fn judge(topic: &str, code: Code, place: Option<(i32, i64)>, text: String) -> Result<Event> {
-    let at = place.map_or_else(String::new, |(partition, offset)| format!(" partition {partition} offset {offset}"));
-    let error = |class, what: &str| Error::new(Stage::Kafka, class, format!("topic `{topic}`{at}: {what}: {text}"));
-    match code {
-        Code::AutoOffsetReset | Code::OffsetOutOfRange => {
-            Err(error(Class::InputLost, "the broker no longer holds this offset")
-                .hint("`--on-data-loss accept` goes on and records the gap"))
-        }
-        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-            Err(missing_topic(topic).because(text))
-        }
-        Code::InvalidTopic => Err(error(Class::User, "not a valid topic name")),
-        Code::Authentication
-        | Code::SaslAuthenticationFailed
-        | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState => Err(error(Class::User, "the broker refuses the credentials")
-            .hint("see `sasl.*` and `security.protocol` of `kafka` in deltaworks.yaml")),
-        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            Err(error(Class::User, "the broker refuses access")
-                .hint("grant READ and DESCRIBE on the topic and READ on the group"))
-        }
-        Code::InvalidGroupId | Code::InconsistentGroupProtocol => {
-            Err(error(Class::User, "the group refuses this member")
-                .hint("all members of one group need the same `partition.assignment.strategy`"))
-        }
-        Code::Fatal | Code::Fenced | Code::FencedInstanceId => {
-            Err(error(Class::Overlap, "another member took this one's identity")
-                .hint("each process needs its own `group.instance.id`"))
-        }
-        Code::BadMessage
-        | Code::BadCompression
-        | Code::InvalidMessage
-        | Code::InvalidMessageSize
-        | Code::MessageSizeTooLarge
-        | Code::NotImplemented
-        | Code::UnsupportedCompressionType => Err(error(Class::Outside, "a message that cannot be read")),
-        _ => Ok(Event::Trouble { text: format!("topic `{topic}`{at}: {text}") }),
-    }
-}
-
-/// The topic does not exist.
-pub(super) fn missing_topic(topic: &str) -> Error {
-    user(format!("topic `{topic}` does not exist")).hint("create it: `deltaworks topics create`")
 }
 
 fn user(message: String) -> Error {

@@ -325,6 +325,37 @@ fn what_is_missing_is_the_users_to_mend(broker: &Broker) {
     assert!(open(&broker.topic, &[7]).message.contains("no partition 7"));
 }
 
+/// A member that goes away in the middle of a rebalance holds nobody up, itself included.
+fn leaving_unanswered(broker: &Broker, strategy: &str) {
+    let mut first = broker.member(strategy);
+    first.until("everything", |r| r.owned.len() == 4);
+    let mut second = broker.member(strategy);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "the second member got nothing");
+        first.step();
+        let events = second.poll(10);
+        if events.iter().any(|e| matches!(e, Event::Assigning(p) if !p.is_empty())) {
+            break; // unanswered
+        }
+        second.answer(&events);
+    }
+    let started = Instant::now();
+    drop(second);
+    assert!(started.elapsed() < Duration::from_secs(20), "closing took {:?}", started.elapsed());
+    first.until("everything again", |r| r.owned.len() == 4);
+    // and one that was asked to give up
+    let mut third = broker.member(strategy);
+    while !first.poll(10).iter().any(|e| matches!(e, Event::Revoking(_))) {
+        assert!(Instant::now() < deadline, "nobody asked");
+        third.step();
+    }
+    let started = Instant::now();
+    drop(first);
+    assert!(started.elapsed() < Duration::from_secs(20), "closing took {:?}", started.elapsed());
+    third.until("the rest", |r| r.owned.len() == 4);
+}
+
 fn messages_come_whole(broker: &Broker) {
     let producer = Producer::open(&broker.options, true).unwrap();
     let headers: [(&str, Option<&[u8]>); 3] = [("a", Some(b"1")), ("b", None), ("a", Some(b""))];
@@ -444,6 +475,14 @@ mod mock {
         members_come_and_go(&Broker::mock(6), "range");
     }
     #[test]
+    fn lets_a_member_leave_in_the_middle_cooperative() {
+        leaving_unanswered(&Broker::mock(4), "cooperative-sticky");
+    }
+    #[test]
+    fn lets_a_member_leave_in_the_middle_eager() {
+        leaving_unanswered(&Broker::mock(4), "range");
+    }
+    #[test]
     fn stops_at_a_lost_offset() {
         a_lost_offset_stops_with_its_place(&Broker::mock(1));
     }
@@ -493,6 +532,8 @@ mod real {
     #[case::kept_partitions(kept_partitions_lose_nothing_in_a_rebalance, 4)]
     #[case::cooperative(|b: &Broker| members_come_and_go(b, "cooperative-sticky"), 6)]
     #[case::eager(|b: &Broker| members_come_and_go(b, "range"), 6)]
+    #[case::leaving_cooperative(|b: &Broker| leaving_unanswered(b, "cooperative-sticky"), 4)]
+    #[case::leaving_eager(|b: &Broker| leaving_unanswered(b, "range"), 4)]
     #[case::lost_offset(a_lost_offset_stops_with_its_place, 1)]
     #[case::missing(what_is_missing_is_the_users_to_mend, 1)]
     #[case::whole(messages_come_whole, 1)]

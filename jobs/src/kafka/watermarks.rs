@@ -4,9 +4,10 @@
 //! committed consumer end at the last stable offset, and an open transaction would then close
 //! windows.
 
+use super::ask::topic_partitions;
 use super::batch::c_name;
+use super::config;
 use super::context::Context;
-use super::{config, topic_partitions};
 use crate::error::{Class, Error, Result, Stage};
 use crate::project::settings::Options;
 use rdkafka::consumer::{BaseConsumer, Consumer};
