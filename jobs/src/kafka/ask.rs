@@ -24,10 +24,11 @@ pub(super) fn topic_partitions(consumer: &BaseConsumer<Context>, topic: &str, ti
                 };
                 match found.error().map(Code::from) {
                     None => return Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)),
-                    Some(code) => match judge(topic, code, None, code.to_string())? {
-                        Event::Trouble { text } => last = text,
-                        _ => {}
-                    },
+                    Some(code) => {
+                        if let Event::Trouble { text } = judge(topic, code, None, code.to_string())? {
+                            last = text;
+                        }
+                    }
                 }
             }
             Err(error) => last = consumer.context().redact(&error.to_string()),
