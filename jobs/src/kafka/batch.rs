@@ -29,8 +29,6 @@ pub(super) struct Notice {
     pub offset: i64,
     pub code: RDKafkaErrorCode,
     pub text: String,
-    /// How many messages of the chunk came before it.
-    pub after: usize,
 }
 
 /// The own queue of one assignment.
@@ -97,7 +95,7 @@ impl OwnQueue {
                         copy(*message, chunk, want_headers);
                     }
                 } else {
-                    notices.push(notice(m, chunk.messages.len()));
+                    notices.push(notice(m));
                 }
                 rd::rd_kafka_message_destroy(*message);
             }
@@ -180,8 +178,8 @@ unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
 
 /// # Safety
 /// `m` must be a valid message with an error; its payload is then librdkafka's text.
-unsafe fn notice(m: &rd::rd_kafka_message_t, after: usize) -> Notice {
+unsafe fn notice(m: &rd::rd_kafka_message_t) -> Notice {
     // SAFETY: by the caller's promise; the text is copied.
     let text = unsafe { bytes(m.payload, m.len) }.map(|t| String::from_utf8_lossy(t).into_owned()).unwrap_or_default();
-    Notice { partition: m.partition, offset: m.offset, code: m.err.into(), text, after }
+    Notice { partition: m.partition, offset: m.offset, code: m.err.into(), text }
 }

@@ -60,7 +60,7 @@ impl Context {
         self.notes().errors.drain(..).collect()
     }
 
-    /// From now on a revocation is carried out at once: nobody polls any more.
+    /// From now on what the group wants is carried out at once: nobody polls any more.
     pub fn close(&self) {
         self.notes().closing = true;
     }
@@ -71,6 +71,22 @@ impl Context {
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives the group what it wants, in the way its protocol asks for: an assignment must be answered
+/// by assigning and a revocation by giving up, or the group waits for ever, and closing with it.
+pub(super) fn answer(
+    consumer: &BaseConsumer<Context>,
+    kind: RequestKind,
+    cooperative: bool,
+    list: &TopicPartitionList,
+) -> KafkaResult<()> {
+    match (kind, cooperative) {
+        (RequestKind::Assign, true) => consumer.incremental_assign(list),
+        (RequestKind::Assign, false) => consumer.assign(list),
+        (_, true) => consumer.incremental_unassign(list),
+        (_, false) => consumer.unassign(),
     }
 }
 
@@ -119,9 +135,8 @@ impl ConsumerContext for Context {
             _ => RequestKind::Revoke,
         };
         if self.notes().closing {
-            let outcome = if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() };
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "giving up partitions while closing");
+            if let Err(error) = answer(consumer, kind, cooperative, list) {
+                tracing::debug!(%error, "answering the group while closing");
             }
             return;
         }

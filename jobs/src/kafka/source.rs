@@ -9,13 +9,14 @@
 //! Invariants: S1 between two `assign` or `seek` of a partition its messages come in order, each
 //! once, and none is jumped; S2 after `assign` or `seek` nothing from before it is delivered; S3 a
 //! partition that is not assigned delivers nothing. To hold S1 over a rebalance, every partition
-//! that is kept is sent back to its position: librdkafka pauses all of them meanwhile and would go on
-//! where it believes we are, which after an end-of-partition in a batch is one message too far.
+//! that is kept is sent back to its position before the group is answered: librdkafka pauses all of
+//! them meanwhile and would go on where it believes we are, which after an end-of-partition in a
+//! batch is one message too far.
 
 use super::ask;
 use super::batch::{Notice, OwnQueue, c_name};
 use super::config;
-use super::context::{Context, Request, RequestKind};
+use super::context::{Context, Request, RequestKind, answer};
 use super::message::Chunk;
 use crate::error::{Class, Error, Result, Stage};
 use crate::project::settings::Options;
@@ -75,6 +76,8 @@ pub enum Event {
 const SLICE: Duration = Duration::from_millis(50);
 /// How long a seek may take before it is tried again at the next poll.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A partition that cannot be sent to its position for this long stops the source.
+const STUCK: Duration = Duration::from_secs(30);
 /// How long the broker may take to answer when a source is opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes at which a chunk is full, whatever `max` says; one step may overshoot.
@@ -94,7 +97,8 @@ pub struct Source {
     /// Assigned partitions and the offset that each delivers next, or a later one.
     next: BTreeMap<i32, i64>,
     /// Assigned partitions that must be sent to their `next` before they deliver again.
-    astray: BTreeSet<i32>,
+    /// With the instant since when.
+    astray: BTreeMap<i32, Instant>,
     paused: BTreeSet<i32>,
     unanswered: Option<Request>,
     /// The assignment by hand, until it has been reported.
@@ -125,7 +129,7 @@ impl Source {
             want_headers,
             group: manual.is_none(),
             next: BTreeMap::new(),
-            astray: BTreeSet::new(),
+            astray: BTreeMap::new(),
             paused: BTreeSet::new(),
             unanswered: None,
             manual,
@@ -155,6 +159,12 @@ impl Source {
         let deadline = Instant::now() + timeout;
         let mut events = Vec::new();
         self.realign();
+        if let Some((partition, _)) = self.astray.iter().find(|(_, since)| since.elapsed() > STUCK) {
+            return Err(outside(format!(
+                "topic `{}` partition {partition} cannot be sent to its position",
+                self.topic
+            )));
+        }
         self.serve(chunk, Duration::ZERO, &mut events)?;
         loop {
             self.fill(chunk, max, Duration::ZERO, &mut events)?;
@@ -181,9 +191,13 @@ impl Source {
         if self.queue.is_none() || self.next.is_empty() {
             self.queue = Some(OwnQueue::new(&self.consumer));
         }
-        let kept: Vec<i32> = self.next.keys().copied().collect();
+        if cooperative {
+            self.stray(self.next.keys().copied().collect::<Vec<_>>());
+            self.realign();
+        }
         self.next.extend(starts.iter().copied());
         for (partition, _) in starts {
+            self.astray.remove(partition);
             self.paused.remove(partition);
             let forwarded = self.queue.as_ref().is_some_and(|q| q.forward(&self.topic_c, *partition));
             if !forwarded {
@@ -193,12 +207,10 @@ impl Source {
         if cooperative {
             let list = self.list(starts.iter().copied())?;
             self.consumer.incremental_assign(&list).map_err(|e| self.failed("assigning", &e))?;
-            self.astray.extend(kept);
         } else {
             let list = self.list(self.next.iter().map(|(p, o)| (*p, *o)))?;
             self.consumer.assign(&list).map_err(|e| self.failed("assigning", &e))?;
         }
-        self.realign();
         Ok(())
     }
 
@@ -214,9 +226,10 @@ impl Source {
             self.paused.remove(partition);
         }
         if cooperative {
+            self.stray(self.next.keys().copied().collect::<Vec<_>>());
+            self.realign();
             let list = self.list(ours)?;
             self.consumer.incremental_unassign(&list).map_err(|e| self.failed("giving up partitions", &e))?;
-            self.astray.extend(self.next.keys());
         } else {
             self.next.clear();
             self.consumer.unassign().map_err(|e| self.failed("giving up partitions", &e))?;
@@ -224,7 +237,6 @@ impl Source {
         if self.next.is_empty() {
             self.queue = None;
         }
-        self.realign();
         Ok(())
     }
 
@@ -234,9 +246,9 @@ impl Source {
         for (partition, offset) in targets {
             if let Some(next) = self.next.get_mut(partition) {
                 *next = *offset;
-                self.astray.insert(*partition);
             }
         }
+        self.stray(targets.iter().map(|(p, _)| *p));
         self.realign();
     }
 
@@ -267,12 +279,12 @@ impl Source {
     /// [`Class::Outside`] if librdkafka refuses.
     pub fn resume(&mut self, partitions: &[i32]) -> Result<()> {
         let ours: Vec<_> = self.assigned_of(partitions);
+        self.stray(ours.iter().map(|(p, _)| *p));
+        self.realign();
         self.consumer.resume(&self.list(ours.iter().copied())?).map_err(|e| self.failed("resuming", &e))?;
         for (partition, _) in ours {
             self.paused.remove(&partition);
-            self.astray.insert(partition);
         }
-        self.realign();
         Ok(())
     }
 
@@ -297,9 +309,18 @@ impl Source {
         })
     }
 
+    /// Marks assigned partitions that may be elsewhere than at their positions.
+    fn stray(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        for partition in partitions {
+            if self.next.contains_key(&partition) {
+                self.astray.entry(partition).or_insert_with(Instant::now);
+            }
+        }
+    }
+
     /// Sends partitions that may be astray to their positions.
     fn realign(&mut self) {
-        let astray: Vec<(i32, i64)> = self.astray.iter().filter_map(|p| self.next.get(p).map(|o| (*p, *o))).collect();
+        let astray: Vec<(i32, i64)> = self.astray.keys().filter_map(|p| self.next.get(p).map(|o| (*p, *o))).collect();
         if astray.is_empty() {
             return;
         }
@@ -380,17 +401,22 @@ impl Source {
             wait = Duration::ZERO;
         }
         for notice in std::mem::take(&mut self.notices) {
-            if !self.next.contains_key(&notice.partition) || self.astray.contains(&notice.partition) {
+            let Some(&next) = self.next.get(&notice.partition) else { continue };
+            if self.astray.contains_key(&notice.partition) {
                 continue;
             }
             if notice.code == Code::PartitionEOF {
-                let later = chunk.messages[notice.after..].iter().any(|m| m.partition == notice.partition);
-                // More came since: that end is not the end any more, and another notice will come.
-                if !later {
-                    let position = notice.offset;
+                let position = notice.offset;
+                // Behind us if more came since: then it is not the end any more, and another notice comes.
+                if position >= next {
                     self.next.insert(notice.partition, position);
                     events.push(Event::EndOfPartition { partition: notice.partition, position });
                 }
+                continue;
+            }
+            // Not about where we read, but about where librdkafka believed we do.
+            if matches!(notice.code, Code::AutoOffsetReset | Code::OffsetOutOfRange) && notice.offset != next {
+                self.stray([notice.partition]);
                 continue;
             }
             let text = self.consumer.context().redact(&notice.text);
@@ -416,12 +442,15 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
+        // From here on the context answers the group; what was asked before is answered here. The
+        // offsets are of no account: nothing that arrives is read any more.
         self.consumer.context().close();
-        if self.group {
-            // A request without answer would hold up the close for ever.
-            let everything: Vec<i32> = self.next.keys().copied().collect();
-            if let Err(error) = self.unassign(&everything) {
-                tracing::debug!(%error, "giving up partitions while closing");
+        if let Some(request) = self.unanswered.take() {
+            let outcome = self
+                .list(request.partitions.iter().map(|p| (*p, 0)))
+                .map(|list| answer(&self.consumer, request.kind, request.cooperative, &list));
+            if let Ok(Err(error)) = outcome {
+                tracing::debug!(%error, "answering the group while closing");
             }
         }
         self.queue = None;
@@ -429,9 +458,9 @@ impl Drop for Source {
 }
 
 /// Whether a message belongs to the stream as it is now; then the partition has moved past it.
-fn wanted(next: &mut BTreeMap<i32, i64>, astray: &BTreeSet<i32>, partition: i32, offset: i64) -> bool {
+fn wanted(next: &mut BTreeMap<i32, i64>, astray: &BTreeMap<i32, Instant>, partition: i32, offset: i64) -> bool {
     match next.get_mut(&partition) {
-        Some(next) if offset >= *next && (astray.is_empty() || !astray.contains(&partition)) => {
+        Some(next) if offset >= *next && (astray.is_empty() || !astray.contains_key(&partition)) => {
             *next = offset + 1;
             true
         }

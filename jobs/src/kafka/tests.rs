@@ -121,7 +121,8 @@ impl Reader {
         for event in &events {
             match event {
                 Event::EndOfPartition { partition, position } => {
-                    assert!(*position >= self.log.get(partition).copied().unwrap_or(0));
+                    let next = self.log.get(partition).copied().unwrap_or(0);
+                    assert!(*position >= next, "partition {partition} ends at {position}, {next} is next: {events:?}");
                     self.ends.insert(*partition, *position);
                 }
                 Event::Trouble { .. } => self.troubles += 1,
