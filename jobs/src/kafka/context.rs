@@ -135,7 +135,10 @@ impl ConsumerContext for Context {
             _ => RequestKind::Revoke,
         };
         if self.notes().closing {
-            if let Err(error) = answer(consumer, kind, cooperative, list) {
+            // Once the group member is gone nobody takes an answer, and giving one waits for ever.
+            if !consumer.closed()
+                && let Err(error) = answer(consumer, kind, cooperative, list)
+            {
                 tracing::debug!(%error, "answering the group while closing");
             }
             return;

@@ -16,6 +16,7 @@ pub mod watermarks;
 
 mod ask;
 mod batch;
+mod close;
 mod config;
 mod context;
 

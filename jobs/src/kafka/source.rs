@@ -15,8 +15,9 @@
 
 use super::ask;
 use super::batch::{Notice, OwnQueue, c_name};
+use super::close::Closer;
 use super::config;
-use super::context::{Context, Request, RequestKind, answer};
+use super::context::{Context, Request, RequestKind};
 use super::message::Chunk;
 use crate::error::{Class, Error, Result, Stage};
 use crate::project::settings::Options;
@@ -90,6 +91,8 @@ pub struct Source {
     // Before `consumer`: a queue must be destroyed before its client.
     queue: Option<OwnQueue>,
     consumer: Arc<BaseConsumer<Context>>,
+    // After all other shares of the client: it closes the last one.
+    closer: Closer,
     topic: String,
     topic_c: CString,
     want_headers: bool,
@@ -121,9 +124,12 @@ impl Source {
         let client: BaseConsumer<Context> = config::consumer(options, &group, queue_bytes)?
             .create_with_context(Context::new(options))
             .map_err(|e| config::refused(&e, options))?;
+        let consumer = Arc::new(client);
+        let closer = Closer::of(&consumer, topic)?;
         let source = Self {
             queue: None,
-            consumer: Arc::new(client),
+            consumer,
+            closer,
             topic: topic.to_owned(),
             topic_c,
             want_headers,
@@ -442,18 +448,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // From here on the context answers the group; what was asked before is answered here. The
-        // offsets are of no account: nothing that arrives is read any more.
-        self.consumer.context().close();
-        if let Some(request) = self.unanswered.take() {
-            let outcome = self
-                .list(request.partitions.iter().map(|p| (*p, 0)))
-                .map(|list| answer(&self.consumer, request.kind, request.cooperative, &list));
-            if let Ok(Err(error)) = outcome {
-                tracing::debug!(%error, "answering the group while closing");
-            }
-        }
-        self.queue = None;
+        self.closer.unanswered = self.unanswered.take();
     }
 }
 
