@@ -56,7 +56,7 @@ pub struct Description {
 }
 
 /// What librdkafka says of one request: the broker's word for each topic.
-type Answer = Result<Vec<Result<String, (String, Code)>>, KafkaError>;
+type Answer = KafkaResult<Vec<TopicResult>>;
 
 impl Admin {
     /// Opens the client.

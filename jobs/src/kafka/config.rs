@@ -1,16 +1,18 @@
 //! What librdkafka is told: the user's options, and on top of them what the product owns.
 //!
 //! Options keep librdkafka's names, so TLS and SASL work as everyone knows them. Some are not the
-//! user's to choose, because exactly-once landing rests on them; those are refused by name. No value
+//! user's to choose, because exactly-once landing rests on them; those are overridden here, and refused
+//! by name when a project is read. No value
 //! of an option ever reaches an error or a log line: any of them may be a secret.
 
-use crate::error::{Class, Error, Result, Stage};
+use crate::error::{Class, Error, Stage};
 use crate::project::settings::Options;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-/// Options that the product owns, with the value it sets in a reading client.
-const OWNED: [(&str, &str); 8] = [
+/// Options that the product owns, with the value it sets in a reading client. The project's check
+/// refuses them by name.
+const OWNED: [(&str, &str); 9] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
@@ -18,6 +20,7 @@ const OWNED: [(&str, &str); 8] = [
     ("enable.partition.eof", "true"),
     ("allow.auto.create.topics", "false"),
     ("statistics.interval.ms", "0"),
+    ("check.crcs", "true"),
     // Own group protocol logic is tested against the classic one only.
     ("group.protocol", "classic"),
 ];
@@ -28,11 +31,8 @@ const QUEUE_BYTES: (usize, usize) = (1 << 20, 1 << 30);
 const QUEUE_OVERHEAD: usize = 3;
 
 /// A client that reads with a group: `queue_bytes` is the memory that prefetched messages may take.
-///
-/// # Errors
-/// [`Class::User`] if the user sets an option that the product owns to another value.
-pub fn consumer(options: &Options, group: &str, queue_bytes: usize) -> Result<ClientConfig> {
-    refuse_owned(options)?;
+#[must_use]
+pub fn consumer(options: &Options, group: &str, queue_bytes: usize) -> ClientConfig {
     let mut config = base(options);
     for (key, value) in OWNED {
         config.set(key, value);
@@ -54,7 +54,7 @@ pub fn consumer(options: &Options, group: &str, queue_bytes: usize) -> Result<Cl
             config.set(key, value);
         }
     }
-    Ok(config)
+    config
 }
 
 /// A client without group that asks questions: watermarks, offsets for times, metadata. It reads
@@ -128,39 +128,27 @@ fn base(options: &Options) -> ClientConfig {
     config
 }
 
-fn refuse_owned(options: &Options) -> Result<()> {
-    for (key, ours) in OWNED {
-        if options.0.get(key).is_some_and(|theirs| theirs != ours) {
-            return Err(Error::new(
-                Stage::Kafka,
-                Class::User,
-                format!("kafka option `{key}` is not configurable: landing needs `{ours}`"),
-            )
-            .hint(format!("remove `{key}` from `kafka` in deltaworks.yaml")));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::project::KAFKA_OWNED;
 
     fn options(pairs: &[(&str, &str)]) -> Options {
         Options(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 
     #[test]
-    fn what_the_product_owns_is_refused_by_name() {
-        let error = consumer(&options(&[("isolation.level", "read_uncommitted")]), "g", 1 << 26).unwrap_err();
-        assert_eq!(error.class, Class::User);
-        assert!(error.message.contains("`isolation.level`"), "{error}");
-        assert!(consumer(&options(&[("isolation.level", "read_committed")]), "g", 1 << 26).is_ok());
+    fn what_the_product_owns_is_set_whatever_the_user_says_and_refused_by_check() {
+        for (key, ours) in OWNED {
+            let config = consumer(&options(&[(key, "theirs")]), "g", 1 << 26);
+            assert_eq!(config.get(key), Some(ours));
+            assert!(KAFKA_OWNED.iter().any(|(refused, _)| *refused == key), "`{key}` passes the check");
+        }
     }
 
     #[test]
     fn the_user_keeps_the_choice_of_strategy_and_the_budget_is_kept() {
-        let config = consumer(&options(&[("partition.assignment.strategy", "range")]), "g", 96 << 20).unwrap();
+        let config = consumer(&options(&[("partition.assignment.strategy", "range")]), "g", 96 << 20);
         assert_eq!(config.get("partition.assignment.strategy"), Some("range"));
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("32768"));
         assert_eq!(config.get("auto.offset.reset"), Some("error"));
@@ -169,7 +157,7 @@ mod tests {
     #[test]
     fn no_secret_in_the_error_of_a_bad_option() {
         let bad = options(&[("sasl.password", "hunter2!"), ("security.protocol", "hunter2!")]);
-        let error = consumer(&bad, "g", 1 << 26).unwrap().create_native_config().err().unwrap();
+        let error = consumer(&bad, "g", 1 << 26).create_native_config().err().unwrap();
         let text = refused(&error, &bad).to_string();
         assert!(text.contains("`security.protocol`") && !text.contains("hunter2!"), "{text}");
     }

@@ -121,7 +121,7 @@ impl Source {
             Mode::Manual { group, partitions } => (group, Some(partitions)),
         };
         let topic_c = c_name(topic).ok_or_else(|| user(format!("topic name {topic:?} is not valid")))?;
-        let client: BaseConsumer<Context> = config::consumer(options, &group, queue_bytes)?
+        let client: BaseConsumer<Context> = config::consumer(options, &group, queue_bytes)
             .create_with_context(Context::new(options))
             .map_err(|e| config::refused(&e, options))?;
         let consumer = Arc::new(client);

@@ -75,7 +75,7 @@ impl Watermarks {
         }
         let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
         if looker.is_none() {
-            let mut config = config::consumer(&self.options, LOOKER, 3 << 20)?;
+            let mut config = config::consumer(&self.options, LOOKER, 3 << 20);
             config.remove("group.instance.id");
             let made = config
                 .create_with_context(Context::new(&self.options))

@@ -31,6 +31,7 @@ pub use config::json_schema;
 pub use diagnostics::{Diagnostic, Place, Report};
 pub use init::init;
 pub use load::{FILE, find, load};
+pub use validate::KAFKA_OWNED;
 pub use variables::Env;
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const REPEAT_ROWS_MAX: u64 = 100_000_000;
 
 /// librdkafka's options that deltaworks sets itself, and why.
-const KAFKA_OWNED: [(&str, &str); 12] = [
+pub const KAFKA_OWNED: [(&str, &str); 15] = [
     ("group.id", "use `group` of a pipeline"),
     ("enable.auto.commit", "progress lives in the Delta log; the group's offsets are only told afterwards"),
     ("enable.auto.offset.store", "progress lives in the Delta log; the group's offsets are only told afterwards"),
@@ -39,6 +39,9 @@ const KAFKA_OWNED: [(&str, &str); 12] = [
     ("queued.min.messages", "set from `memory`"),
     ("fetch.queue.backoff.ms", "set so that a slow consumer does not stall"),
     ("check.crcs", "always on"),
+    ("allow.auto.create.topics", "a missing topic is an error; `topics create` makes it"),
+    ("statistics.interval.ms", "`stream --listen` tells what there is to tell"),
+    ("group.protocol", "always `classic`"),
 ];
 
 /// One file's tree and where its complaints go.
