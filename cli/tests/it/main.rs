@@ -2,7 +2,7 @@
 //! the test itself sent.
 //!
 //! The broker is librdkafka's mock inside this process, so nothing has to be installed; stories that
-//! need a real broker or store are in `e2e_*` modules and are `#[ignore]`d.
+//! need a real broker or store are in `e2e` and are `#[ignore]`d.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 

@@ -20,6 +20,10 @@ const REJECTS: &str = "rejects/events";
 
 /// Lands everything that is there through a faulty store.
 fn land(project: &Project, script: Script) -> StreamReport {
+    land_within(project, script, Duration::from_secs(60))
+}
+
+fn land_within(project: &Project, script: Script, give_up_after: Duration) -> StreamReport {
     let settings = project.settings();
     let clock = Clock::system();
     let options = StreamOptions {
@@ -28,7 +32,7 @@ fn land(project: &Project, script: Script) -> StreamReport {
         start: Start::Earliest,
         partitions: Some((0..PARTITIONS).collect()),
         data_loss: DataLoss::Stop,
-        give_up_after: Duration::from_secs(60),
+        give_up_after,
         drain_deadline: Duration::from_secs(9),
     };
     let meters: Vec<_> = settings.pipelines.iter().map(|p| Arc::new(Meter::new(&p.name, clock.now_ms()))).collect();
@@ -118,6 +122,24 @@ fn the_log_cannot_be_read_after_a_lost_reply() {
             script.add(Fault::FailList, |path| path.as_ref().contains(REJECTS), 2, 2),
         ]
     });
+}
+
+/// A store that stays away ends a bounded run with an error that a scheduler may retry, and the retry
+/// lands everything.
+#[test]
+fn a_store_that_stays_away_ends_a_bounded_run() {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project = Project::with(&broker, &Knobs { commit: "{every: 5s, rows: 20}", ..Knobs::default() });
+    let mut feed = Feed::new();
+    feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(77), 160, 30));
+    let mut script = Script::new();
+    let away = script.add(Fault::DropPut, commits_of(RAW), 3, usize::MAX);
+    let report = land_within(&project, script, Duration::from_secs(2));
+    let error = report.error.expect("the run ended well without a store");
+    assert!(away.fired() > 1, "the store was asked once and not again");
+    assert!(error.class.retryable(), "{error}");
+    project.run(&CATCH_UP).expect_worked();
+    feed.verify(&project);
 }
 
 /// Any of it, at any time.

@@ -449,32 +449,6 @@ async fn check_leaves_nothing(lake: Lake) {
     assert_eq!(fault.fired(), 1);
 }
 
-/// Leaves a table with everything unusual in it at `DELTAWORKS_READERS_LAKE`, for other readers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "writes a table for other readers to the folder in `DELTAWORKS_READERS_LAKE`"]
-async fn a_table_for_other_readers() {
-    let folder = std::env::var("DELTAWORKS_READERS_LAKE").expect("`DELTAWORKS_READERS_LAKE` names a folder");
-    let lake = open(url::Url::from_directory_path(folder).unwrap().as_str().trim_end_matches('/'), BTreeMap::new());
-    let mut raw = lake.ensure_table(&spec()).await.unwrap();
-    land(&mut raw, 0..2).await;
-    let mut commit = Commit::new("WRITE", &raw_commit(2, 6)).unwrap();
-    for (id, city) in (0i64..).zip(CITIES) {
-        commit.adds.push(raw.sink().put(values(Some("2026-01-05"), city), file_of(id..id + 1)).await.unwrap());
-    }
-    committed(raw.commit(commit).await);
-    raw.checkpoint().await.unwrap();
-    let commit = append(&raw, 8..20, 3).await;
-    committed(raw.commit(commit).await);
-    raw.clean_log(i64::MAX, i64::MAX).await.unwrap();
-    ledger::copy(&lake, &raw, "events", &identity(9)).await.unwrap_err();
-    let mut wider = fields();
-    wider.push(Field::new("speed", DataType::Float64, true));
-    lake.ensure_table(&TableSpec { schema: Arc::new(Schema::new(wider)), ..spec() }).await.unwrap();
-    let mut other = lake.ensure_table(&TableSpec { name: TableName::new("raw", "other"), ..spec() }).await.unwrap();
-    land(&mut other, 0..3).await;
-    ledger::copy(&lake, &other, "other", &identity(9)).await.unwrap();
-}
-
 /// Each case once per store. The S3 ones need a running store: `make e2e` sets `DELTAWORKS_E2E_S3` and
 /// runs the ignored tests too.
 macro_rules! suite {
