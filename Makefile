@@ -67,7 +67,7 @@ bench: services-start ## throughput against a plain loop (release build); needs 
 	eval "$$($(services) env)"; cargo bench --workspace --bench landing
 
 soak: build services-start ## the kill loops with the release binary, ten minutes each (DELTAWORKS_SOAK_SECONDS)
-	cargo build --release --workspace --bins
+	cargo bench --workspace --bench landing --no-run
 	eval "$$($(services) env)"; \
 	DELTAWORKS_BINARY="$(abspath $(target))/release/deltaworks" DELTAWORKS_SOAK_SECONDS="$${DELTAWORKS_SOAK_SECONDS:-600}" \
 		cargo test --workspace --test it -- --ignored e2e::kills --nocapture

@@ -14,8 +14,9 @@ mod verbs;
 use clap::Parser;
 use std::process::ExitCode;
 
+// Keeps freed pages for some seconds: a flush frees what the next one takes again. librdkafka uses it too.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let _faults = deltaworks_jobs::faults::arm();

@@ -5,13 +5,14 @@
 //!
 //! The profile was measured: zstd level 1; texts and bytes that hardly repeat are stored by length
 //! without dictionary, instants and offsets as differences; a dictionary for the rest; statistics per
-//! column chunk; row groups bounded by rows and by bytes, since the writer holds a whole one.
+//! column chunk; row groups bounded by rows and by bytes, since the writer holds a whole one. Which
+//! texts hardly repeat is seen in a file's first rows, where the profile does not say so.
 
 use super::actions::PartitionValues;
 use super::stats::{self, NanWatch};
 use super::{schema, store};
 use crate::{Class, Error, Result, Stage};
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use deltalake::logstore::object_store::{self, ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
@@ -20,12 +21,15 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
 const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 const ROW_GROUP_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Rows that must have been seen before texts are said to be unique.
+const UNIQUE_ROWS_MIN: usize = 1_024;
 /// Texts in statistics are cut to this many bytes, as Delta's other writers do.
 const STATISTICS_BYTES_MAX: usize = 32;
 /// Larger files are uploaded in parts of this size.
@@ -69,6 +73,16 @@ impl FileProfile {
     #[must_use]
     pub const fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The same with those top-level texts as unique that hardly repeat in `first`: a dictionary of
+    /// them costs much and is given up half way.
+    fn seen_in(&self, first: &RecordBatch) -> Self {
+        let texts = first.schema_ref().fields().iter().zip(first.columns()).filter(|(field, _)| {
+            matches!(field.data_type(), DataType::Utf8 | DataType::Binary) && !self.unique.contains(field.name())
+        });
+        let unique = texts.filter(|(_, column)| hardly_repeats(column)).map(|(field, _)| field.name().clone());
+        self.clone().unique(unique.collect::<Vec<_>>())
     }
 
     fn properties(&self) -> WriterProperties {
@@ -115,11 +129,22 @@ pub struct EncodedFile {
     pub stats: String,
 }
 
+/// Whether most values are there once. Too few rows say nothing.
+fn hardly_repeats(column: &ArrayRef) -> bool {
+    let rows = column.len() - column.null_count();
+    let distinct: HashSet<&[u8]> = match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().iter().flatten().map(str::as_bytes).collect(),
+        _ => column.as_binary::<i32>().iter().flatten().collect(),
+    };
+    rows >= UNIQUE_ROWS_MIN && distinct.len() * 4 > rows * 3
+}
+
 /// Encodes batches into one file; blocks.
 #[derive(Debug)]
 pub struct FileEncoder {
-    writer: ArrowWriter<Vec<u8>>,
-    schema: SchemaRef,
+    profile: FileProfile,
+    /// Begun with the first rows.
+    writer: Option<ArrowWriter<Vec<u8>>>,
     nans: NanWatch,
 }
 
@@ -130,9 +155,7 @@ impl FileEncoder {
     /// The schema holds a type that Delta does not.
     pub fn new(profile: &FileProfile) -> Result<Self> {
         schema::supported(&profile.schema)?;
-        let writer =
-            ArrowWriter::try_new(Vec::new(), profile.schema.clone(), Some(profile.properties())).map_err(parquet)?;
-        Ok(Self { writer, schema: profile.schema.clone(), nans: NanWatch::default() })
+        Ok(Self { profile: profile.clone(), writer: None, nans: NanWatch::default() })
     }
 
     /// Appends rows; their columns are the profile's.
@@ -140,30 +163,39 @@ impl FileEncoder {
     /// # Errors
     /// A column has another type, or a null where none may be.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec()).map_err(|e| {
+        let batch = RecordBatch::try_new(self.profile.schema.clone(), batch.columns().to_vec()).map_err(|e| {
             Error::new(Stage::Lake, Class::Internal, "rows do not fit the schema of their file").because(e)
         })?;
         self.nans.observe(&batch);
-        self.writer.write(&batch).map_err(parquet)
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(begin(&self.profile.seen_in(&batch))?),
+        };
+        writer.write(&batch).map_err(parquet)
     }
 
     /// Bytes held: finished row groups and the one in progress.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.writer.inner().capacity() + self.writer.memory_size()
+        self.writer.as_ref().map_or(0, |writer| writer.inner().capacity() + writer.memory_size())
     }
 
     /// Ends the file.
     ///
     /// # Errors
     /// The encoder failed.
-    pub fn finish(mut self) -> Result<EncodedFile> {
-        let metadata = self.writer.finish().map_err(parquet)?;
+    pub fn finish(self) -> Result<EncodedFile> {
+        let mut writer = self.writer.map_or_else(|| begin(&self.profile), Ok)?;
+        let metadata = writer.finish().map_err(parquet)?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        let stats = stats::of_file(&metadata, &self.schema, &self.nans);
-        let bytes = std::mem::take(self.writer.inner_mut()).into();
+        let stats = stats::of_file(&metadata, &self.profile.schema, &self.nans);
+        let bytes = std::mem::take(writer.inner_mut()).into();
         Ok(EncodedFile { bytes, rows, stats })
     }
+}
+
+fn begin(profile: &FileProfile) -> Result<ArrowWriter<Vec<u8>>> {
+    ArrowWriter::try_new(Vec::new(), profile.schema.clone(), Some(profile.properties())).map_err(parquet)
 }
 
 /// Encodes all `batches` into one file; blocks.

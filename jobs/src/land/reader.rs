@@ -263,11 +263,11 @@ impl Reader {
         }
         let mut messages = 0;
         let mut bytes = 0;
-        for message in chunk.iter() {
-            if let Some(position) = self.owned.get_mut(&message.partition()) {
-                position.next = position.next.max(message.offset() + 1);
+        for message in &chunk.messages {
+            if let Some(position) = self.owned.get_mut(&message.partition) {
+                position.next = position.next.max(message.offset + 1);
                 messages += 1;
-                bytes += message.payload().map_or(0, <[u8]>::len) as u64;
+                bytes += message.payload.as_ref().map_or(0, ExactSizeIterator::len) as u64;
             }
         }
         Meter::add(&self.meter.messages, messages);

@@ -30,6 +30,7 @@ pub struct Stamps {
     offset: Vec<i64>,
     kafka_time_us: Vec<Option<i64>>,
     behind_ms: Vec<i64>,
+    id_hash: Vec<Option<u128>>,
     repeat: Vec<bool>,
     event_date: Vec<i32>,
 }
@@ -47,8 +48,8 @@ pub struct Stamp {
     pub event_us: i64,
     /// How far behind the frontier, ms.
     pub behind_ms: i64,
-    /// The id was among the last N landed rows.
-    pub repeat: bool,
+    /// Hash of the event id, for [`Stamps::mark_repeats`].
+    pub id_hash: Option<u128>,
 }
 
 impl Stamps {
@@ -58,8 +59,16 @@ impl Stamps {
         self.offset.push(stamp.offset);
         self.kafka_time_us.push(stamp.kafka_time_ms.map(|ms| ms.saturating_mul(1_000)));
         self.behind_ms.push(stamp.behind_ms);
-        self.repeat.push(stamp.repeat);
+        self.id_hash.push(stamp.id_hash);
         self.event_date.push(event_date(stamp.event_us));
+    }
+
+    /// Decides `_repeat` of the rows pushed since the last call, in their order. `observe` takes a
+    /// partition and an id. Apart from decoding, so that the lookups follow each other closely: each
+    /// misses the processor's cache, and only neighbours can wait at the same time.
+    pub fn mark_repeats(&mut self, mut observe: impl FnMut(i32, Option<u128>) -> bool) {
+        let new = self.partition[self.repeat.len()..].iter().zip(self.id_hash.drain(..));
+        self.repeat.extend(new.map(|(partition, id)| observe(*partition, id)));
     }
 
     /// Joins decoded columns and stamps into rows of `schema`.

@@ -66,7 +66,7 @@ pub fn raw_profile(pipeline: &Pipeline) -> FileProfile {
     let columns = pipeline.contract.columns.iter().filter(unique).map(|c| c.name.clone());
     FileProfile::new(without(&raw_schema(pipeline), &raw_partition_columns(pipeline)))
         .unique(columns.chain(["_extra".to_owned()]))
-        .steady(["_offset", "_behind_ms"])
+        .steady(["_partition", "_offset", "_behind_ms"])
 }
 
 /// How rejects files are encoded.

@@ -112,8 +112,22 @@ pub struct Worker {
     owned: Vec<Option<Owned>>,
     stamps: Stamps,
     rejects: Rejects,
-    batches: Vec<RecordBatch>,
+    batches: Vec<Batch>,
     reject_batches: Vec<RecordBatch>,
+}
+
+/// Rows that wait for the flush, with their checksums.
+struct Batch {
+    rows: RecordBatch,
+    dates: BTreeMap<i32, RowSum>,
+}
+
+impl Batch {
+    /// Summed while the rows are still in the processor's cache.
+    fn of(rows: RecordBatch) -> Result<Self> {
+        let dates = checksum::by_date(&rows, "event_date")?;
+        Ok(Self { rows, dates })
+    }
 }
 
 struct Owned {
@@ -205,6 +219,11 @@ impl Worker {
         for message in chunk.iter() {
             self.message(&message);
         }
+        let owned = &mut self.owned;
+        self.stamps.mark_repeats(|partition, id| {
+            let owned = owned.get_mut(partition as usize).and_then(Option::as_mut);
+            owned.is_some_and(|owned| owned.repeats.observe(id))
+        });
         // a chunk is small: asking once for each is often enough
         if self.decoder.rows() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES {
             self.seal()?;
@@ -235,7 +254,7 @@ impl Worker {
                     kafka_time_ms: message.kafka_time_ms(),
                     event_us: decoded.event_us,
                     behind_ms: owned.frontier.observe(decoded.event_us, latest),
-                    repeat: owned.repeats.observe(decoded.id_hash),
+                    id_hash: decoded.id_hash,
                 });
                 Fate::Landed
             }
@@ -271,7 +290,10 @@ impl Worker {
     fn drop_partitions(&mut self, partitions: &[i32]) -> Result<()> {
         self.seal()?;
         self.seal_rejects()?;
-        for batch in self.batches.iter_mut().chain(&mut self.reject_batches) {
+        for batch in &mut self.batches {
+            *batch = Batch::of(without_partitions(&batch.rows, partitions)?)?;
+        }
+        for batch in &mut self.reject_batches {
             *batch = without_partitions(batch, partitions)?;
         }
         for partition in partitions {
@@ -285,7 +307,7 @@ impl Worker {
     fn seal(&mut self) -> Result<()> {
         if self.decoder.rows() > 0 {
             let decoded = self.decoder.finish()?;
-            self.batches.push(self.stamps.join(&decoded, &self.raw_schema, &self.topic)?);
+            self.batches.push(Batch::of(self.stamps.join(&decoded, &self.raw_schema, &self.topic)?)?);
         }
         Ok(())
     }
@@ -317,12 +339,13 @@ impl Worker {
             };
             partitions.insert(partition, PartitionFlush { tally, progress });
         }
-        let batches = std::mem::take(&mut self.batches);
         let mut dates: BTreeMap<i32, RowSum> = BTreeMap::new();
-        for batch in &batches {
-            for (date, sum) in checksum::by_date(batch, "event_date")? {
+        let mut batches = Vec::with_capacity(self.batches.len());
+        for batch in std::mem::take(&mut self.batches) {
+            for (date, sum) in batch.dates {
                 dates.entry(date).or_default().merge(sum);
             }
+            batches.push(batch.rows);
         }
         let files = encode_split(batches, &self.partition_columns, &self.profile)?;
         let rejects = std::mem::take(&mut self.reject_batches);

@@ -121,7 +121,7 @@ impl JsonDecoder {
         let Some(payload) = message.payload() else {
             return Err(refuse(Reason::Tombstone, "the message has no payload"));
         };
-        let text = self.readable(payload)?;
+        let text = self.readable(payload, message)?;
         let input = self.input_bytes + input_bytes(message) + self.topic.len();
         if input > INPUT_BYTES_MAX {
             return Err(refuse(Reason::TooLarge, "the batch would hold more than 2 GiB"));
@@ -135,12 +135,12 @@ impl JsonDecoder {
     }
 
     /// The payload as text that is safe to parse.
-    fn readable<'p>(&self, payload: &'p [u8]) -> Judged<&'p str> {
+    fn readable<'p>(&self, payload: &'p [u8], message: &Message<'p>) -> Judged<&'p str> {
         if payload.len() > self.payload_bytes_max {
             let (is, max) = (payload.len(), self.payload_bytes_max);
             return Err(refuse(Reason::TooLarge, format!("the payload has {is} bytes, at most {max} are allowed")));
         }
-        let text = simdutf8::basic::from_utf8(payload).map_err(|_| not_utf8(payload))?;
+        let Some(Ok(text)) = message.payload_text() else { return Err(not_utf8(payload)) };
         if depth::too_deep(payload, self.depth_max) {
             let max = self.depth_max;
             return Err(refuse(Reason::TooDeep, format!("nested deeper than the {max} levels that are allowed")));
