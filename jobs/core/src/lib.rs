@@ -7,6 +7,8 @@
 //! ```text
 //! place ─> event_time ─> tally ─> history ─> commit_plan ─> progress ─> (next run)
 //!            reason ──────┘
+//!
+//! progress ─> windows ─> (compute)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -20,3 +22,4 @@ pub mod place;
 pub mod progress;
 pub mod reason;
 pub mod tally;
+pub mod windows;

@@ -1,0 +1,514 @@
+//! The window arithmetic against the naive oracle, and the dates on which zones are odd.
+
+use super::*;
+use crate::windows::oracle;
+use jiff::Timestamp;
+use jiff::civil::{Date, date};
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+use rstest::rstest;
+use std::collections::BTreeSet;
+
+const GRANULARITIES: [&str; 12] = ["1s", "25s", "30s", "1m", "5m", "15m", "90m", "1h", "8h", "1d", "1w", "1mo"];
+
+/// Zones with whole, half and quarter hours, with seconds, with midnights that do not exist or come
+/// twice, with dates that do not exist or come twice, south and north, with and without summer time.
+const ZONES: [&str; 40] = [
+    "UTC",
+    "Europe/Kyiv",
+    "Europe/London",
+    "Europe/Dublin",
+    "Europe/Amsterdam",
+    "Europe/Lisbon",
+    "Europe/Moscow",
+    "Atlantic/Azores",
+    "America/New_York",
+    "America/Toronto",
+    "America/St_Johns",
+    "America/Sao_Paulo",
+    "America/Asuncion",
+    "America/Santiago",
+    "America/Havana",
+    "America/Caracas",
+    "America/Nuuk",
+    "America/Scoresbysund",
+    "America/Anchorage",
+    "America/Goose_Bay",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Asia/Tehran",
+    "Asia/Gaza",
+    "Asia/Amman",
+    "Asia/Beirut",
+    "Asia/Pyongyang",
+    "Asia/Manila",
+    "Africa/Cairo",
+    "Africa/Casablanca",
+    "Africa/Monrovia",
+    "Australia/Lord_Howe",
+    "Australia/Adelaide",
+    "Pacific/Auckland",
+    "Pacific/Chatham",
+    "Pacific/Apia",
+    "Pacific/Fakaofo",
+    "Pacific/Kwajalein",
+    "Pacific/Kiritimati",
+    "Antarctica/Troll",
+];
+
+fn tz(name: &str) -> TimeZone {
+    TimeZone::get(name).unwrap_or_else(|e| panic!("the machine needs the zone files of {name}: {e}"))
+}
+
+fn zone(name: &str) -> Zone {
+    Zone::new(tz(name))
+}
+
+fn at(text: &str) -> Instant {
+    Instant(text.parse::<Timestamp>().unwrap().as_microsecond())
+}
+
+fn granularity(text: &str) -> Granularity {
+    text.parse().unwrap()
+}
+
+fn hours(window: Window) -> i64 {
+    (window.end.0 - window.start.0) / 3_600_000_000
+}
+
+#[rstest]
+#[case::plain(
+    "Europe/Kyiv",
+    "1d",
+    "2026-01-05T12:00:00Z",
+    "2026-01-04T22:00:00Z",
+    "2026-01-05T22:00:00Z",
+    "2026-01-05"
+)]
+#[case::spring(
+    "Europe/Kyiv",
+    "1d",
+    "2026-03-29T12:00:00Z",
+    "2026-03-28T22:00:00Z",
+    "2026-03-29T21:00:00Z",
+    "2026-03-29"
+)]
+#[case::autumn(
+    "Europe/Kyiv",
+    "1d",
+    "2026-10-25T12:00:00Z",
+    "2026-10-24T21:00:00Z",
+    "2026-10-25T22:00:00Z",
+    "2026-10-25"
+)]
+#[case::half_hour(
+    "Asia/Kolkata",
+    "1d",
+    "2026-01-05T18:29:59Z",
+    "2026-01-04T18:30:00Z",
+    "2026-01-05T18:30:00Z",
+    "2026-01-05"
+)]
+#[case::half_hour_of_summer(
+    "Australia/Lord_Howe",
+    "1d",
+    "2026-04-05T00:00:00Z",
+    "2026-04-04T13:00:00Z",
+    "2026-04-05T13:30:00Z",
+    "2026-04-05"
+)]
+#[case::hour_in_half_hour_zone(
+    "Asia/Kolkata",
+    "1h",
+    "2026-01-04T18:45:00Z",
+    "2026-01-04T18:00:00Z",
+    "2026-01-04T19:00:00Z",
+    "2026-01-04"
+)]
+#[case::no_midnight(
+    "America/Sao_Paulo",
+    "1d",
+    "2018-11-04T03:00:00Z",
+    "2018-11-04T03:00:00Z",
+    "2018-11-05T02:00:00Z",
+    "2018-11-04"
+)]
+#[case::before_no_midnight(
+    "America/Sao_Paulo",
+    "1d",
+    "2018-11-04T02:59:59Z",
+    "2018-11-03T03:00:00Z",
+    "2018-11-04T03:00:00Z",
+    "2018-11-03"
+)]
+#[case::before_the_lost_date(
+    "Pacific/Apia",
+    "1d",
+    "2011-12-30T09:59:59Z",
+    "2011-12-29T10:00:00Z",
+    "2011-12-30T10:00:00Z",
+    "2011-12-29"
+)]
+#[case::after_the_lost_date(
+    "Pacific/Apia",
+    "1d",
+    "2011-12-30T10:00:00Z",
+    "2011-12-30T10:00:00Z",
+    "2011-12-31T10:00:00Z",
+    "2011-12-31"
+)]
+#[case::jump_over_midnight(
+    "America/Toronto",
+    "1d",
+    "1919-03-31T04:30:00Z",
+    "1919-03-31T04:30:00Z",
+    "1919-04-01T04:00:00Z",
+    "1919-03-31"
+)]
+#[case::midnight_twice_first(
+    "America/St_Johns",
+    "1d",
+    "2010-11-07T02:30:30Z",
+    "2010-11-07T02:30:00Z",
+    "2010-11-08T03:30:00Z",
+    "2010-11-07"
+)]
+#[case::midnight_twice_between(
+    "America/St_Johns",
+    "1d",
+    "2010-11-07T03:00:00Z",
+    "2010-11-07T02:30:00Z",
+    "2010-11-08T03:30:00Z",
+    "2010-11-07"
+)]
+#[case::date_twice(
+    "Pacific/Kwajalein",
+    "1d",
+    "1969-09-30T20:00:00Z",
+    "1969-09-29T13:00:00Z",
+    "1969-10-01T12:00:00Z",
+    "1969-09-30"
+)]
+#[case::week("Europe/Kyiv", "1w", "2026-03-29T12:00:00Z", "2026-03-22T22:00:00Z", "2026-03-29T21:00:00Z", "2026-03-23")]
+#[case::week_over_new_year(
+    "UTC",
+    "1w",
+    "2026-01-01T00:00:00Z",
+    "2025-12-29T00:00:00Z",
+    "2026-01-05T00:00:00Z",
+    "2025-12-29"
+)]
+#[case::month(
+    "Europe/Kyiv",
+    "1mo",
+    "2026-03-31T21:00:00Z",
+    "2026-03-31T21:00:00Z",
+    "2026-04-30T21:00:00Z",
+    "2026-04-01"
+)]
+#[case::leap_month(
+    "UTC",
+    "1mo",
+    "2024-02-29T23:59:59.999999Z",
+    "2024-02-01T00:00:00Z",
+    "2024-03-01T00:00:00Z",
+    "2024-02-01"
+)]
+#[case::before_1970(
+    "UTC",
+    "1h",
+    "1969-12-31T23:59:59.999999Z",
+    "1969-12-31T23:00:00Z",
+    "1970-01-01T00:00:00Z",
+    "1969-12-31"
+)]
+#[case::first_instant(
+    "UTC",
+    "5m",
+    "1969-12-31T23:55:00Z",
+    "1969-12-31T23:55:00Z",
+    "1970-01-01T00:00:00Z",
+    "1969-12-31"
+)]
+fn windows_of_odd_dates(
+    #[case] name: &str,
+    #[case] size: &str,
+    #[case] instant: &str,
+    #[case] start: &str,
+    #[case] end: &str,
+    #[case] filed: Date,
+) {
+    let window = window_of(granularity(size), &zone(name), at(instant)).unwrap();
+    assert_eq!(window.to_string(), format!("[{start}, {end})"));
+    assert_eq!(window_date(&zone(name), window).unwrap(), filed);
+    let naive = oracle::window_of(size, &tz(name), at(instant).0);
+    assert_eq!(naive, (window.start.0, window.end.0, filed));
+}
+
+#[test]
+fn days_have_23_24_25_and_once_47_hours() {
+    let day = |name, instant| hours(window_of(Granularity::Day, &zone(name), at(instant)).unwrap());
+    assert_eq!(day("Europe/Kyiv", "2026-03-29T12:00:00Z"), 23);
+    assert_eq!(day("Europe/Kyiv", "2026-06-01T12:00:00Z"), 24);
+    assert_eq!(day("Europe/Kyiv", "2026-10-25T12:00:00Z"), 25);
+    assert_eq!(day("Pacific/Kwajalein", "1969-09-30T20:00:00Z"), 47);
+}
+
+#[rstest]
+#[case::plain("Europe/Kyiv", "1d", "2026-01-05", 1, "2026-01-04", "2026-01-06")]
+#[case::hours("Europe/Kyiv", "1h", "2026-03-29", 23, "2026-03-28", "2026-03-30")]
+#[case::hours_of_autumn("Europe/Kyiv", "1h", "2026-10-25", 25, "2026-10-24", "2026-10-26")]
+#[case::utc("UTC", "1h", "2026-01-05", 24, "2026-01-05", "2026-01-06")]
+#[case::month("UTC", "1mo", "2026-02-01", 1, "2026-02-01", "2026-03-01")]
+#[case::month_of_kyiv("Europe/Kyiv", "1mo", "2026-02-01", 1, "2026-01-31", "2026-03-01")]
+#[case::hour_over_midnight("Asia/Kolkata", "1h", "2026-01-05", 24, "2026-01-04", "2026-01-06")]
+#[case::long_windows_in_a_zone("Asia/Kolkata", "12h", "2026-01-05", 2, "2026-01-05", "2026-01-06")]
+fn extents(
+    #[case] name: &str,
+    #[case] size: &str,
+    #[case] day: Date,
+    #[case] n: u64,
+    #[case] from: Date,
+    #[case] to: Date,
+) {
+    let extent = Extent::of(granularity(size), &zone(name), day).unwrap().unwrap();
+    assert_eq!((extent.windows.len(), extent.dates), (n, Dates { from, to }));
+    assert_eq!(extent.windows.iter().count() as u64, n);
+}
+
+#[rstest]
+#[case::tuesday("UTC", "1w", "2026-01-06")]
+#[case::second_of_month("UTC", "1mo", "2026-01-02")]
+#[case::lost_day("Pacific/Apia", "1d", "2011-12-30")]
+#[case::hours_of_a_lost_day("Pacific/Apia", "1h", "2011-12-30")]
+fn dates_without_windows(#[case] name: &str, #[case] size: &str, #[case] day: Date) {
+    assert_eq!(Extent::of(granularity(size), &zone(name), day), Ok(None));
+}
+
+#[test]
+fn covered_windows_are_counted_without_walking() {
+    let windows = Windows::of(granularity("1h"), &zone("Europe/Kyiv"), date(2026, 1, 5)).unwrap();
+    let start = windows.start().unwrap();
+    let hour = |n: i64| Instant(start.0 + n * 3_600_000_000);
+    assert_eq!(windows.ending_in(None, start).len(), 0);
+    assert_eq!(windows.ending_in(None, Instant(hour(1).0 - 1)).len(), 0);
+    assert_eq!(windows.ending_in(None, hour(1)).len(), 1, "a window that ends at the bound is covered");
+    assert_eq!(windows.ending_in(None, Instant(i64::MAX)), windows);
+    assert_eq!(windows.ending_in(None, Instant(i64::MIN)), Windows::default());
+    assert_eq!(windows.ending_in(Some(Instant(i64::MIN)), Instant(i64::MAX)), windows);
+    let fresh = windows.ending_in(Some(hour(3)), hour(5));
+    assert_eq!(fresh.iter().map(|w| w.start).collect::<Vec<_>>(), [hour(3), hour(4)]);
+    assert!(windows.ending_in(Some(hour(5)), hour(5)).is_empty());
+    assert!(windows.ending_in(Some(hour(5)), hour(3)).is_empty(), "a bound that fell covers nothing new");
+}
+
+#[rstest]
+#[case(&["5m", "1h"], "5m", false)]
+#[case(&["90s", "1m"], "30s", false)]
+#[case(&["5m", "1h", "1d"], "5m", true)]
+#[case(&["1h", "1d"], "15m", true)]
+#[case(&["1d"], "15m", true)]
+#[case(&["1mo", "1w"], "15m", true)]
+#[case(&["10m", "1d"], "5m", true)]
+#[case(&["25s", "1w"], "25s", true)]
+#[case(&["8h", "12h"], "4h", false)]
+fn bases(#[case] sizes: &[&str], #[case] base: &str, #[case] cut: bool) {
+    let list: Vec<_> = sizes.iter().map(|s| granularity(s)).collect();
+    let got = Base::of(&list).unwrap();
+    assert_eq!((Granularity::Under(got.size), got.cut), (granularity(base), cut));
+    assert_eq!(Base::of(&[]), None);
+}
+
+#[test]
+fn a_base_window_is_cut_where_history_has_an_odd_midnight_and_nowhere_else() {
+    let (kyiv, base) = (zone("Europe/Kyiv"), Base::of(&[Granularity::Day]).unwrap());
+    let cut = base.window_of(&kyiv, at("1910-05-01T21:50:00Z")).unwrap();
+    assert_eq!(cut.to_string(), "[1910-05-01T21:45:00Z, 1910-05-01T21:57:56Z)", "+02:02:04");
+    let rest = base.window_of(&kyiv, cut.end).unwrap();
+    assert_eq!(rest.to_string(), "[1910-05-01T21:57:56Z, 1910-05-01T22:00:00Z)");
+    let today = base.window_of(&kyiv, at("2026-05-01T21:00:00Z")).unwrap();
+    assert_eq!(today.to_string(), "[2026-05-01T21:00:00Z, 2026-05-01T21:15:00Z)");
+}
+
+#[rstest]
+#[case("5m", "1h", "Europe/Kyiv", true)]
+#[case("15m", "25s", "Europe/Kyiv", false)]
+#[case("8h", "12h", "Europe/Kyiv", false)]
+#[case("1h", "1d", "Europe/Kyiv", true)]
+#[case("1h", "1mo", "Europe/Kyiv", true)]
+#[case("8h", "1d", "Europe/Kyiv", false)]
+#[case("1h", "1d", "Asia/Kolkata", false)]
+#[case("30m", "1d", "Asia/Kolkata", true)]
+#[case("30m", "1d", "Asia/Kathmandu", false)]
+#[case("15m", "1w", "Asia/Kathmandu", true)]
+#[case("12h", "1d", "UTC", true)]
+#[case("1d", "1w", "Europe/Kyiv", true)]
+#[case("1d", "1mo", "Pacific/Apia", true)]
+#[case("1w", "1mo", "Europe/Kyiv", false)]
+#[case("1w", "1d", "UTC", false)]
+#[case("1d", "12h", "UTC", false)]
+#[case("1d", "1d", "UTC", true)]
+fn nesting_today(#[case] inner: &str, #[case] outer: &str, #[case] name: &str, #[case] expected: bool) {
+    let span = Window { start: at("2026-01-01T00:00:00Z"), end: at("2027-01-01T00:00:00Z") };
+    assert_eq!(nests(granularity(inner), granularity(outer), &zone(name), span), Ok(expected));
+}
+
+#[test]
+fn nesting_depends_on_the_time_too() {
+    let nests_in = |from: &str, to: &str| {
+        let span = Window { start: at(from), end: at(to) };
+        nests(granularity("15m"), Granularity::Day, &zone("Africa/Monrovia"), span).unwrap()
+    };
+    assert!(!nests_in("1971-01-01T00:00:00Z", "1971-01-02T00:00:00Z"), "-00:44:30");
+    assert!(nests_in("1973-01-01T00:00:00Z", "1973-01-02T00:00:00Z"));
+}
+
+#[rstest]
+#[case("1d", i64::MAX)]
+#[case("1mo", i64::MIN)]
+#[case("5m", i64::MAX)]
+#[case("5m", i64::MIN)]
+fn the_ends_of_time_are_refused(#[case] size: &str, #[case] us: i64) {
+    let error = window_of(granularity(size), &zone("Europe/Kyiv"), Instant(us)).unwrap_err();
+    assert!(error.to_string().contains(&us.to_string()), "{error}");
+}
+
+/// An instant from 1900 to 2100, half of them close to a change of the zone's offset.
+fn instants() -> impl Strategy<Value = (&'static str, Instant)> {
+    let (from, to) = (at("1900-01-01T00:00:00Z").0, at("2100-01-01T00:00:00Z").0);
+    let day = DAY_US;
+    let near = prop_oneof![-3 * day..3 * day, -7_200_000_000..7_200_000_000i64, Just(0), Just(-1), Just(1)];
+    (prop::sample::select(&ZONES[..]), from..to, prop::option::of(near)).prop_map(move |(name, us, near)| {
+        let change =
+            tz(name).following(Instant(us).timestamp().unwrap()).next().map(|c| c.timestamp().as_microsecond());
+        let moved = change.filter(|c| *c < to).zip(near).map(|(change, near)| change + near);
+        (name, Instant(moved.unwrap_or(us)))
+    })
+}
+
+fn sizes() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&GRANULARITIES[..])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn windows_are_the_oracles((name, instant) in instants(), size in sizes()) {
+        let (granularity, zone) = (granularity(size), zone(name));
+        let window = window_of(granularity, &zone, instant).unwrap();
+        let filed = window_date(&zone, window).unwrap();
+        prop_assert_eq!((window.start.0, window.end.0, filed), oracle::window_of(size, &tz(name), instant.0));
+    }
+
+    #[test]
+    fn windows_tile_all_time((name, instant) in instants(), size in sizes()) {
+        let (granularity, zone) = (granularity(size), zone(name));
+        let window = window_of(granularity, &zone, instant).unwrap();
+        prop_assert!(window.contains(instant));
+        for inside in [window.start, Instant(window.end.0 - 1)] {
+            prop_assert_eq!(window_of(granularity, &zone, inside).unwrap(), window);
+        }
+        prop_assert_eq!(window_of(granularity, &zone, window.end).unwrap().start, window.end);
+        prop_assert_eq!(window_of(granularity, &zone, Instant(window.start.0 - 1)).unwrap().end, window.start);
+    }
+
+    #[test]
+    fn a_window_is_in_exactly_its_unit((name, instant) in instants(), size in sizes()) {
+        let (granularity, zone) = (granularity(size), zone(name));
+        let window = window_of(granularity, &zone, instant).unwrap();
+        let filed = window_date(&zone, window).unwrap();
+        for (day, expected) in [(filed.yesterday(), 0), (Ok(filed), 1), (filed.tomorrow(), 0)] {
+            let windows = Windows::of(granularity, &zone, day.unwrap()).unwrap();
+            prop_assert_eq!(windows.iter().filter(|w| *w == window).count(), expected);
+        }
+    }
+
+    #[test]
+    fn the_windows_of_a_unit_are_all_that_start_on_its_date((name, instant) in instants(), size in sizes()) {
+        // a second is too small to walk
+        let size = if size == "1s" { "30s" } else { size };
+        let day = oracle::local(&tz(name), instant.0);
+        let mut naive = Vec::new();
+        let mut at = Instant::of_utc_date(day).unwrap().0 - 27 * 3_600_000_000;
+        let end = at + 3 * DAY_US;
+        while at < end {
+            let step = oracle::size_or_day_us(size);
+            let window = oracle::window_of(size, &tz(name), at);
+            if window.2 == day && !naive.contains(&window) {
+                naive.push(window);
+            }
+            at += step;
+        }
+        let extent = Extent::of(granularity(size), &zone(name), day).unwrap();
+        let windows: Vec<_> = extent.iter().flat_map(|e| e.windows.iter()).map(|w| (w.start.0, w.end.0, day)).collect();
+        prop_assert_eq!(&windows, &naive);
+        if let Some(extent) = extent {
+            let utc = |us| oracle::local(&TimeZone::UTC, us);
+            let touched: BTreeSet<_> = naive.iter().flat_map(|w| (w.0..w.1).step_by(3_600_000_000).chain([w.1 - 1]).map(utc)).collect();
+            prop_assert_eq!(extent.dates.iter().collect::<BTreeSet<_>>(), touched);
+        }
+    }
+
+    #[test]
+    fn dates_of_units_and_units_of_dates_mirror_each_other((name, instant) in instants(), size in sizes()) {
+        let (granularity, zone) = (granularity(size), zone(name));
+        let date = instant.utc_date().unwrap();
+        let touched = window_dates_touched_by(granularity, &zone, date).unwrap();
+        prop_assert!(touched.contains(&oracle::window_of(size, &tz(name), instant.0).2));
+        let mut day = date.checked_sub(jiff::Span::new().days(34)).unwrap();
+        let end = date.checked_add(jiff::Span::new().days(3)).unwrap();
+        while day <= end {
+            let extent = Extent::of(granularity, &zone, day).unwrap();
+            let holds = extent.is_some_and(|e| e.dates.contains(date));
+            prop_assert_eq!(holds, touched.contains(&day), "{} and {}", day, date);
+            day = day.tomorrow().unwrap();
+        }
+    }
+
+    #[test]
+    fn base_windows_lie_in_one_window_of_each_granularity(
+        (name, instant) in instants(),
+        list in prop::collection::vec(sizes(), 1..4),
+    ) {
+        let (list, zone): (Vec<_>, _) = (list.into_iter().map(granularity).collect(), zone(name));
+        let base = Base::of(&list).unwrap();
+        let window = base.window_of(&zone, instant).unwrap();
+        prop_assert!(window.contains(instant));
+        prop_assert!(window.end.0 - window.start.0 <= base.size.micros());
+        prop_assert_eq!(base.window_of(&zone, window.end).unwrap().start, window.end);
+        for granularity in list {
+            let outer = window_of(granularity, &zone, window.start).unwrap();
+            prop_assert!(window.end <= outer.end, "{} in {}", window, outer);
+        }
+    }
+
+    #[test]
+    fn nesting_holds_for_every_window((name, instant) in instants(), inner in sizes(), outer in sizes()) {
+        let (inner, outer, zone) = (granularity(inner), granularity(outer), zone(name));
+        let span = Window { start: instant, end: Instant(instant.0 + 2 * DAY_US) };
+        let said = nests(inner, outer, &zone, span).unwrap();
+        let (mut at, mut seen) = (span.start, true);
+        while at < span.end && seen {
+            let (window, around) = (window_of(inner, &zone, at).unwrap(), window_of(outer, &zone, at).unwrap());
+            seen = around.start <= window.start && window.end <= around.end;
+            at = window.end.max(Instant(around.end.0 - 1)).min(Instant(window.end.0 + DAY_US));
+        }
+        prop_assert!(seen || !said, "what nests has no window that sticks out");
+    }
+
+    #[test]
+    fn a_binner_gives_what_the_plain_functions_give(
+        name in prop::sample::select(&ZONES[..]),
+        size in sizes(),
+        us in prop::collection::vec(prop_oneof![0..90 * DAY_US, Just(3i64), at("1900-01-01T00:00:00Z").0..at("2100-01-01T00:00:00Z").0], 1..40),
+    ) {
+        let (granularity, zone) = (granularity(size), zone(name));
+        let base = Base::of(&[granularity]).unwrap();
+        let (mut plain, mut of_base) = (Binner::new(granularity, zone.clone()), Binner::of_base(base, zone.clone()));
+        for instant in us.into_iter().map(Instant) {
+            prop_assert_eq!(plain.bin(instant).unwrap(), window_of(granularity, &zone, instant).unwrap().start);
+            prop_assert_eq!(of_base.window(instant).unwrap(), base.window_of(&zone, instant).unwrap());
+        }
+    }
+}
