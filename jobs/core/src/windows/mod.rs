@@ -25,6 +25,8 @@ mod instant;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod zone;
 
