@@ -10,6 +10,7 @@ use crate::lake::Lake;
 use crate::project::settings::LakeSettings;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use deltalake::datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use deltalake::datafusion::common::TableReference;
 use deltalake::datafusion::common::{DataFusionError, SchemaError};
@@ -107,7 +108,11 @@ fn layer(context: &SessionContext, reference: &TableReference) -> Result<Arc<dyn
 }
 
 /// Says who must act on what DataFusion reports.
-fn engine_error(error: DataFusionError) -> Error {
+pub(super) fn engine_error(error: DataFusionError) -> Error {
+    let error = match ours(error) {
+        Ok(ours) => return ours,
+        Err(error) => error,
+    };
     let new = |class, message: String| Error::new(Stage::Query, class, message);
     match error.find_root() {
         DataFusionError::SchemaError(schema, _) => schema_error(schema),
@@ -125,6 +130,22 @@ fn engine_error(error: DataFusionError) -> Error {
             new(Class::Outside, "the store failed while it was read".to_owned()).because(error)
         }
         _ => new(Class::Internal, "the query engine failed".to_owned()).because(error),
+    }
+}
+
+/// An error of ours that went through DataFusion.
+fn ours(error: DataFusionError) -> Result<Error, DataFusionError> {
+    match error {
+        DataFusionError::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => Ok(*ours),
+            Err(inner) => Err(DataFusionError::External(inner)),
+        },
+        DataFusionError::Context(_, inner) => ours(*inner),
+        DataFusionError::ArrowError(inner, trace) => match *inner {
+            ArrowError::ExternalError(inner) => ours(DataFusionError::External(inner)),
+            inner => Err(DataFusionError::ArrowError(Box::new(inner), trace)),
+        },
+        other => Err(other),
     }
 }
 

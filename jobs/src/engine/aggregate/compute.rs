@@ -1,0 +1,259 @@
+//! Rows to states, states to coarser states, states to results.
+//!
+//! States are kept one row per window and key, in as many parts as there are threads. A key lies in one
+//! part, so every step after the first runs part by part. Coarser windows are rolled up from the coarsest
+//! ones that nest in them. Every run plans anew: a physical plan gives nothing when it is run a second
+//! time, and says nothing of it.
+
+use super::definition::Definition;
+use super::functions::{Bins, window_starts};
+use super::halves::COUNTS;
+use super::rows::{Batches, Rows};
+use super::types::cast;
+use crate::engine::query::engine_error;
+use crate::error::{Class, Error, Result, Stage};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{max, min};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use deltalake::datafusion::common::{DataFusionError, Result as EngineResult};
+use deltalake::datafusion::physical_plan::{
+    ExecutionPlan, SendableRecordBatchStream, collect_partitioned, execute_stream_partitioned,
+};
+use deltaworks_core::windows::{Granularity, Instant, Window, nests};
+use futures::StreamExt;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Partial states: one row per window and key.
+#[derive(Debug, Clone)]
+pub struct States {
+    /// A key lies in one part.
+    parts: Vec<Vec<RecordBatch>>,
+}
+
+/// The result of one granularity.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Which.
+    pub granularity: Granularity,
+    /// Rows of the definition's result schema, by window and keys.
+    pub rows: Vec<RecordBatch>,
+    /// What was counted in each window by its start (microseconds), before HAVING: a window whose rows
+    /// HAVING all took away is still here.
+    pub counted: BTreeMap<i64, Counted>,
+}
+
+/// What was counted in one window, all keys together, before HAVING.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Keys.
+    pub keys: u64,
+    /// Rows that WHERE and joins let through.
+    pub events: i64,
+    /// Late ones among them.
+    pub late: i64,
+    /// Fills among them.
+    pub filled: i64,
+}
+
+impl States {
+    /// States that were stored, in batches of the definition's states schema. There may be several per
+    /// window and key: [`Definition::merge`] makes them one.
+    #[must_use]
+    pub fn stored(batches: Vec<RecordBatch>) -> Self {
+        Self { parts: vec![batches] }
+    }
+
+    /// All of them, in the schema that they are stored in.
+    pub fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.parts.iter().flatten()
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batches().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.batches().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// From the first window start to just after the last.
+    fn span(&self) -> Option<Window> {
+        let bounds = self.batches().filter_map(|b| {
+            let starts = b.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
+            Some((min(starts)?, max(starts)?))
+        });
+        let (from, to) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+        Some(Window { start: Instant(from), end: Instant(to.saturating_add(1)) })
+    }
+}
+
+impl Definition {
+    /// States of `rows` by base window. Streams hold at least the needed columns of the raw table, under
+    /// their names; each is read by a thread of its own.
+    ///
+    /// # Errors
+    /// A stream's own error, a value that cannot be computed, or too little memory.
+    pub async fn partial(&self, rows: Vec<Batches>) -> Result<States> {
+        let rows = Rows::new(Arc::clone(&self.source_schema), rows);
+        let reduced = async {
+            let (input, halves) = self.eaten.plan(&self.session, rows).await?;
+            let partial = halves.partial(input)?;
+            halves.reduce(halves.by_key(partial, self.session.parallel)?)
+        };
+        let reduced = reduced.await.map_err(|e| self.failed(e))?;
+        self.states(reduced).await
+    }
+
+    /// One state per window and key out of several: of several runs, or as they were stored.
+    ///
+    /// # Errors
+    /// As [`Self::partial`].
+    pub async fn merge(&self, states: impl IntoIterator<Item = States>) -> Result<States> {
+        let all = States { parts: states.into_iter().flat_map(|s| s.parts).collect() };
+        let reduced = || {
+            let halves = &self.halves;
+            halves.reduce(halves.by_key(self.node(&all.parts)?, self.session.parallel)?)
+        };
+        let reduced = reduced().map_err(|e| self.failed(e))?;
+        self.states(reduced).await
+    }
+
+    /// The results of all granularities, from fine to coarse, from states by base window.
+    ///
+    /// # Errors
+    /// As [`Self::partial`]; a window beyond the years that windows are made for.
+    pub async fn finish(&self, base: &States) -> Result<Vec<Finished>> {
+        let mut finer: Vec<(Granularity, States)> = Vec::new();
+        let mut finished = Vec::new();
+        for granularity in &self.granularities {
+            let states = self.rollup(self.coarsest_in(*granularity, base, &finer)?, *granularity).await?;
+            finished.push(self.finish_one(&states, *granularity).await?);
+            finer.push((*granularity, states));
+        }
+        Ok(finished)
+    }
+
+    /// The states with the coarsest windows that nest in those of `granularity`.
+    fn coarsest_in<'s>(
+        &self,
+        granularity: Granularity,
+        base: &'s States,
+        finer: &'s [(Granularity, States)],
+    ) -> Result<&'s States> {
+        let Some(span) = base.span() else { return Ok(base) };
+        for (inner, states) in finer.iter().rev() {
+            let nested = nests(*inner, granularity, &self.zone, span);
+            if nested.map_err(|e| self.failed(DataFusionError::External(Box::new(e))))? {
+                return Ok(states);
+            }
+        }
+        Ok(base)
+    }
+
+    /// States of the windows of `granularity`, from states of windows that nest in them.
+    async fn rollup(&self, states: &States, granularity: Granularity) -> Result<States> {
+        let (parts, changed) = self.rebin(states, granularity).map_err(|e| self.failed(e))?;
+        let rebinned = States { parts };
+        if !changed {
+            return Ok(rebinned);
+        }
+        let reduced = self.node(&rebinned.parts).and_then(|node| self.halves.reduce(node));
+        self.states(reduced.map_err(|e| self.failed(e))?).await
+    }
+
+    /// The states with the window starts of `granularity`, and whether that moved any.
+    fn rebin(&self, states: &States, granularity: Granularity) -> EngineResult<(Vec<Vec<RecordBatch>>, bool)> {
+        let mut binner = Bins::Of(granularity, self.zone.clone()).binner();
+        let mut changed = false;
+        let mut rebin = |batch: &RecordBatch| -> EngineResult<RecordBatch> {
+            let starts = window_starts(&mut binner, batch.column(0))?;
+            changed |= starts.as_ref() != batch.column(0).as_ref();
+            let columns: Vec<ArrayRef> =
+                std::iter::once(starts).chain(batch.columns().iter().skip(1).cloned()).collect();
+            Ok(RecordBatch::try_new(batch.schema(), columns)?)
+        };
+        let parts = states.parts.iter().map(|part| part.iter().map(&mut rebin).collect());
+        let parts = parts.collect::<EngineResult<Vec<_>>>()?;
+        Ok((parts, changed))
+    }
+
+    /// The result of one granularity from states of its windows.
+    async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
+        let counted = Arc::new(Mutex::new(BTreeMap::new()));
+        let rows = async {
+            let values = self.halves.finish(self.node(&states.parts)?)?;
+            let schema = values.schema();
+            let streams = execute_stream_partitioned(values, self.session.state.task_ctx())?;
+            let parts = streams.into_iter().map(|stream| tapped(stream, Arc::clone(&counted))).collect();
+            let keys = self.halves.keys();
+            self.above.run(Rows::new(schema, parts), keys, &self.session).await
+        };
+        let rows = rows.await.map_err(|e| self.failed(e))?;
+        let rows = rows.iter().map(|batch| self.with_windows(batch, granularity)).collect::<Result<_>>()?;
+        let counted = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Finished { granularity, rows, counted })
+    }
+
+    /// Runs a plan of states; they come in the types that are stored.
+    async fn states(&self, plan: Arc<dyn ExecutionPlan>) -> Result<States> {
+        let parts = collect_partitioned(plan, self.session.state.task_ctx()).await.map_err(|e| self.failed(e))?;
+        let store = |batch: &RecordBatch| cast(batch, &self.states.1).map_err(|e| self.failed(e.into()));
+        let parts = parts.iter().map(|part| part.iter().map(store).collect::<Result<_>>());
+        Ok(States { parts: parts.collect::<Result<_>>()? })
+    }
+
+    /// Stored states as a node of a plan, in the types that DataFusion knows them in.
+    fn node(&self, parts: &[Vec<RecordBatch>]) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let native = &self.states.0;
+        let parts = parts.iter().map(|part| -> Batches {
+            let native = Arc::clone(native);
+            let batches = part.clone().into_iter();
+            futures::stream::iter(batches.map(move |b| cast(&b, &native).map_err(|e| engine_error(e.into())))).boxed()
+        });
+        Rows::new(Arc::clone(native), parts.collect()).node(native)
+    }
+
+    fn failed(&self, error: DataFusionError) -> Error {
+        let error = engine_error(error);
+        Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error }
+    }
+}
+
+/// The values as they pass, counted by window.
+fn tapped(values: SendableRecordBatchStream, counted: Arc<Mutex<BTreeMap<i64, Counted>>>) -> Batches {
+    values
+        .map(move |batch| {
+            let batch = batch.map_err(engine_error)?;
+            let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            count(&batch, &mut counted)
+                .ok_or_else(|| Error::new(Stage::Query, Class::Internal, "an aggregation came without its counts"))?;
+            Ok(batch)
+        })
+        .boxed()
+}
+
+fn count(batch: &RecordBatch, counted: &mut BTreeMap<i64, Counted>) -> Option<()> {
+    let starts = batch.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
+    let first = batch.num_columns().checked_sub(COUNTS.len())?;
+    let column = |n: usize| batch.column(first + n).as_primitive_opt::<Int64Type>();
+    let (events, late, filled) = (column(0)?, column(1)?, column(2)?);
+    for (row, start) in starts.values().iter().enumerate() {
+        let window = counted.entry(*start).or_default();
+        window.keys += 1;
+        window.events += events.value(row);
+        window.late += late.value(row);
+        window.filled += filled.value(row);
+    }
+    Some(())
+}

@@ -1,0 +1,37 @@
+//! Window aggregates: one SQL file becomes a checked definition, and rows become states and results.
+//!
+//! ```text
+//! file ─> parse ─> shape (known) ─> definition (canonical) ─> halves
+//!              lookups ─┘
+//! rows ─> partial half ─> states ─> rollup ─> final half ─> HAVING, SELECT list ─> results
+//!        (halves, rows)          (compute)                       (finish)
+//! ```
+//!
+//! Decides nothing about which rows, dates or windows: callers bring rows, freed of duplicates, and take
+//! results. Knows Delta only by the types that its tables hold.
+
+mod canonical;
+mod compute;
+mod definition;
+mod finish;
+mod functions;
+mod halves;
+mod known;
+pub mod lookups;
+mod parse;
+mod places;
+mod rows;
+mod session;
+mod shape;
+mod source;
+mod types;
+
+pub use compute::{Counted, Finished, States};
+pub use definition::{Definition, OutputColumn, RESERVED};
+pub use lookups::Lookups;
+pub use rows::Batches;
+pub use session::{Limits, Session};
+pub use source::Source;
+
+#[cfg(test)]
+mod tests;

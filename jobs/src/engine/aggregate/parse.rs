@@ -1,0 +1,203 @@
+//! From the text of an aggregate's file to one SELECT, planned as it is written.
+//!
+//! What is wrong is said with its place in the file, in the words of the project.
+
+use super::lookups::Lookups;
+use super::places::{Places, place_of, place_of_span};
+use super::rows::Rows;
+use super::session::Session;
+use super::source::Source;
+use crate::project::Place;
+use crate::project::diagnostics::{Sink, list, nearest};
+use deltalake::datafusion::catalog::TableProvider;
+use deltalake::datafusion::common::{DataFusionError, SchemaError};
+use deltalake::datafusion::logical_expr::LogicalPlan;
+use deltalake::datafusion::prelude::SessionContext;
+use deltalake::datafusion::sql::parser::Statement;
+use deltalake::datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use deltalake::datafusion::sql::sqlparser::dialect::GenericDialect;
+use deltalake::datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use deltalake::datafusion::sql::sqlparser::tokenizer::{Location, Tokenizer};
+use std::sync::Arc;
+
+/// Deepest nesting of a SELECT.
+const DEPTH_MAX: usize = 64;
+
+/// A SELECT, the places of its words, and its plan before and after types are made to fit.
+pub(super) struct Planned {
+    pub(super) places: Places,
+    /// As written.
+    pub(super) written: LogicalPlan,
+    /// With casts where types differ.
+    pub(super) typed: LogicalPlan,
+}
+
+/// Plans the SELECT of a file.
+pub(super) async fn plan(
+    sql: &str,
+    source: &Source,
+    lookups: &Lookups,
+    session: &Session,
+    sink: &mut Sink,
+) -> Option<Planned> {
+    let dialect = GenericDialect {};
+    let tokens = match Tokenizer::new(&dialect, sql).tokenize_with_location() {
+        Ok(tokens) => tokens,
+        Err(e) => {
+            sink.error(place_of(e.location), format!("not valid SQL: {}", lower(&e.message)));
+            return None;
+        }
+    };
+    let places = Places::new(&tokens);
+    let parsed =
+        Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens).parse_statements();
+    let mut statements = match parsed {
+        Ok(statements) => statements,
+        Err(e) => {
+            let (place, message) = syntax(&e, &places);
+            sink.error(place, message);
+            return None;
+        }
+    };
+    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        sink.error_with(places.start(), "expected exactly one SELECT after the header", "one file is one aggregate");
+        return None;
+    };
+    if !matches!(statement, SqlStatement::Query(_)) {
+        sink.error_with(places.start(), "this is no SELECT", "an aggregate is SELECT … FROM pipeline GROUP BY …");
+        return None;
+    }
+    let statement = Statement::Statement(Box::new(statement));
+    let context = tables(&statement, source, lookups, session, &places, sink)?;
+    let state = context.state();
+    let written = match state.statement_to_plan(statement).await {
+        Ok(plan) => plan,
+        Err(e) => {
+            refused_plan(&e, &places, sink);
+            return None;
+        }
+    };
+    let options = state.config_options();
+    match state.analyzer().execute_and_check(written.clone(), options, |_, _| {}) {
+        Ok(typed) => Some(Planned { places, written, typed }),
+        Err(e) => {
+            refused_plan(&e, &places, sink);
+            None
+        }
+    }
+}
+
+/// A context that has the tables that the SELECT names.
+fn tables(
+    statement: &Statement,
+    source: &Source,
+    lookups: &Lookups,
+    session: &Session,
+    places: &Places,
+    sink: &mut Sink,
+) -> Option<SessionContext> {
+    let context = SessionContext::new_with_state(session.state.as_ref().clone());
+    let references = match session.state.resolve_table_references(statement) {
+        Ok(references) => references,
+        Err(e) => {
+            refused_plan(&e, places, sink);
+            return None;
+        }
+    };
+    let known: Vec<&str> = std::iter::once(source.name.as_str()).chain(lookups.names()).collect();
+    for reference in references {
+        let name = reference.table();
+        let provider: Arc<dyn TableProvider> = if name == source.name && reference.schema().is_none() {
+            Rows::new(Arc::clone(&source.schema), Vec::new())
+        } else if let Some(lookup) = lookups.get(name).filter(|_| reference.schema().is_none()) {
+            lookup.provider()
+        } else {
+            let last = name.rsplit('.').next().unwrap_or(name);
+            sink.unknown(places.any(&[last]), "table", &reference.to_string(), known.iter().copied());
+            continue;
+        };
+        // a fresh context has no table of that name
+        if let Err(e) = context.register_table(reference, provider) {
+            refused_plan(&e, places, sink);
+        }
+    }
+    sink.is_empty().then_some(context)
+}
+
+/// Says what DataFusion's planner does not like.
+pub(super) fn refused_plan(error: &DataFusionError, places: &Places, sink: &mut Sink) {
+    let span = error.diagnostic().and_then(|d| d.span);
+    let place = span.map_or_else(|| places.start(), place_of_span);
+    match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => {
+            let (at, message, hint) = schema_error(schema, places);
+            let place = if span.is_some() { place } else { at };
+            match hint {
+                Some(hint) => sink.error_with(place, message, hint),
+                None => sink.error(place, message),
+            }
+        }
+        root => {
+            let message = error.diagnostic().map_or_else(|| root.message().into_owned(), |d| d.message.clone());
+            let message = message.lines().next().unwrap_or_default().to_owned();
+            let helps: Vec<String> =
+                error.diagnostic().map_or_else(Vec::new, |d| d.helps.iter().map(|h| lower(&h.message)).collect());
+            // `Invalid function 'x'.\nDid you mean 'y'?` has its help in the second line
+            let rest = root.message().lines().nth(1).map(lower);
+            let hint = helps.into_iter().next().or(rest).filter(|h| !h.is_empty());
+            let message = lower(&message).replace('\'', "`");
+            match hint {
+                Some(hint) => sink.error_with(place, message, hint.replace('\'', "`")),
+                None => sink.error(place, message),
+            }
+        }
+    }
+}
+
+fn schema_error(error: &SchemaError, places: &Places) -> (Place, String, Option<String>) {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let names: Vec<&str> = valid_fields.iter().map(|f| f.name()).collect();
+            let place = places.any(&[field.name()]);
+            (place, format!("unknown column `{}`", field.flat_name()), Some(nearest(field.name(), names)))
+        }
+        SchemaError::AmbiguousReference { field } => {
+            let message = format!("`{}` is a column of more than one table", field.name());
+            (places.any(&[field.name()]), message, Some(format!("write `table.{}`", field.name())))
+        }
+        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => (
+            places.any(&[name]),
+            format!("{} occurs twice", list(&[name])),
+            Some("give each an alias of its own".to_owned()),
+        ),
+    }
+}
+
+/// sqlparser's `Expected: …, found: … at Line: 3, Column: 5`.
+fn syntax(error: &ParserError, places: &Places) -> (Place, String) {
+    let text = match error {
+        ParserError::RecursionLimitExceeded => {
+            return (places.start(), format!("the SELECT is nested deeper than {DEPTH_MAX} levels"));
+        }
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+    };
+    let place = text.rsplit_once(" at Line: ").and_then(|(message, at)| {
+        let (line, column) = at.split_once(", Column: ")?;
+        Some((message, Location { line: line.parse().ok()?, column: column.parse().ok()? }))
+    });
+    match place {
+        Some((message, at)) => (place_of(at), format!("not valid SQL: {}", lower(message))),
+        None => (places.start(), format!("not valid SQL: {}", lower(text))),
+    }
+}
+
+/// Our messages begin in lower case and end without a full stop.
+fn lower(text: &str) -> String {
+    let text = text.trim().trim_end_matches('.');
+    let mut letters = text.chars();
+    match (letters.next(), letters.clone().next()) {
+        // a word in capitals, such as SELECT, stays
+        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(letters).collect(),
+        _ => text.to_owned(),
+    }
+}

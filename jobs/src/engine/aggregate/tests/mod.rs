@@ -1,0 +1,3 @@
+//! Aggregates end to end.
+
+mod first;
