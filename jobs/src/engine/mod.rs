@@ -6,6 +6,7 @@
 //!
 //! Reads Delta tables and nothing else: no Kafka, no project beyond where the lake is.
 
+pub mod functions;
 pub mod output;
 mod query;
 mod sql;
