@@ -11,6 +11,7 @@ use super::groups::Rows;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type};
 use deltalake::datafusion::common::{Result, internal_err, plan_err};
+use deltaworks_core::exact_sum::canonical;
 
 /// The type that a column of numbers is cast to.
 pub(super) fn coerce(name: &str, arguments: &[DataType]) -> Result<DataType> {
@@ -48,4 +49,21 @@ pub(super) fn for_each_whole(values: &ArrayRef, rows: &Rows<'_>, mut call: impl 
         other => return internal_err!("{other} was not cast to a whole number"),
     }
     Ok(())
+}
+
+/// A whole number that sorts as the double does: −0.0 as 0.0, NaN last.
+#[inline]
+pub(super) fn order_key(value: f64) -> i64 {
+    flip(canonical(value).to_bits().cast_signed())
+}
+
+/// The double of an [`order_key`].
+#[inline]
+pub(super) fn from_order_key(key: i64) -> f64 {
+    f64::from_bits(flip(key).cast_unsigned())
+}
+
+/// Turns the order of negative doubles round; turns itself back.
+fn flip(bits: i64) -> i64 {
+    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
 }
