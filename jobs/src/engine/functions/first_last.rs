@@ -67,8 +67,14 @@ impl AggregateUDFImpl for WithoutNulls {
         self.built_in.create_groups_accumulator(ignoring(args))
     }
 
+    /// The ordering columns are arguments only of functions that are not insensitive to order.
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
+        AggregateOrderSensitivity::Beneficial
+    }
+
+    /// Rows that happen to be in order are compared all the same.
+    fn with_beneficial_ordering(self: Arc<Self>, _: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        Ok(Some(self))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {

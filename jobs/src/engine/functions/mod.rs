@@ -23,6 +23,7 @@ mod min_max;
 mod numbers;
 mod percentile;
 mod sum;
+
 mod values;
 mod variance;
 mod whole;
@@ -66,3 +67,6 @@ pub fn all() -> Vec<AggregateUDF> {
         WithoutNulls::of(built_in::first_last::last_value_udaf()),
     ]
 }
+
+#[cfg(test)]
+mod tests;
