@@ -16,6 +16,7 @@
 pub mod commit_info;
 pub mod commit_plan;
 pub mod event_time;
+pub mod exact_sum;
 pub mod exit;
 pub mod history;
 pub mod place;

@@ -9,6 +9,7 @@
 //! Reads Delta tables and nothing else: no Kafka, and of the project only its settings.
 
 pub mod aggregate;
+pub mod functions;
 pub mod output;
 mod query;
 mod sql;
