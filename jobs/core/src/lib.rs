@@ -13,6 +13,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
 
+pub mod balance;
 pub mod commit_info;
 pub mod commit_plan;
 pub mod event_time;

@@ -18,12 +18,17 @@ fn day(n: i8) -> Date {
     date(2026, 1, n)
 }
 
+/// The topic `t`, read to these offsets.
+fn read_to(next: &[(i32, i64)]) -> (String, BTreeMap<i32, Offset>) {
+    ("t".into(), next.iter().map(|(partition, next)| (*partition, Offset(*next))).collect())
+}
+
 /// A pin at version 7, complete to the morning of 7 January, with 10 rows on each of the first six days.
 fn pin() -> Pin {
     Pin {
         table: "raw-1".into(),
         version: 7,
-        next: BTreeMap::from([("t".into(), BTreeMap::from([(0, Offset(100)), (10, Offset(20)), (2, Offset(7))]))]),
+        next: BTreeMap::from([read_to(&[(0, 100), (10, 20), (2, 7)])]),
         fill: 2,
         valid_through: Some(at("2026-01-07T06:00:00Z")),
         covered: Some(at("2026-01-07T06:00:00Z")),
@@ -36,6 +41,14 @@ fn with(change: impl FnOnce(&mut Pin)) -> Pin {
     let mut pin = pin();
     change(&mut pin);
     pin
+}
+
+/// The pin with another count of rows on `n` January; none if 0.
+fn with_rows(n: i8, rows: u64) -> Pin {
+    with(|pin| {
+        pin.rows.insert(day(n), rows);
+        pin.rows.retain(|_, rows| *rows > 0);
+    })
 }
 
 fn extent(granularity: &str, zone: &str, date: Date) -> Extent {
@@ -155,10 +168,10 @@ fn every_field_of_a_pin_is_in_its_name() {
         |p| p.valid_through = None,
         |p| p.covered = None,
         |p| p.next = BTreeMap::new(),
-        |p| p.next.get_mut("t").map_or((), |t| drop(t.insert(0, Offset(101)))),
-        |p| drop(p.rows.insert(day(6), 11)),
-        |p| drop(p.rows.remove(&day(1))),
-        |p| drop(p.rewritten.insert(day(6), 10)),
+        |p| p.next.extend([read_to(&[(0, 101), (2, 7), (10, 20)])]),
+        |p| p.rows.extend([(day(6), 11)]),
+        |p| p.rows.clear(),
+        |p| p.rewritten.extend([(day(6), 10)]),
     ];
     let names: BTreeSet<_> = changes.iter().map(|change| with(change).id()).collect();
     assert_eq!(names.len(), changes.len());
@@ -195,7 +208,7 @@ fn nothing_new_plans_nothing_also_after_compaction() {
 #[test]
 fn missing() {
     recomputes(&Case { last: None, ..Case::of(pin()) }, &[Reason::Missing]);
-    let empty = with(|p| drop(p.rows.remove(&day(5))));
+    let empty = with_rows(5, 0);
     leaves(&Case { last: None, ..Case::of(empty) }, Idle::NoRows);
 }
 
@@ -220,7 +233,7 @@ fn newly_covered_windows_are_counted() {
 
 #[test]
 fn dirty_by_its_own_dates() {
-    let more = |n| with(|p| drop(p.rows.insert(day(n), 11)));
+    let more = |n| with_rows(n, 11);
     recomputes(&Case::of(more(5)), &[Reason::Dirty { dates: vec![day(5)] }]);
     leaves(&Case::of(more(6)), Idle::UpToDate);
     leaves(&Case::of(more(3)), Idle::UpToDate);
@@ -234,7 +247,7 @@ fn dirty_by_its_own_dates() {
 
 #[test]
 fn forget_makes_dirty_even_if_the_count_is_the_same() {
-    let rewritten = |n, times| with(|p| drop(p.rewritten.insert(day(n), times)));
+    let rewritten = |n, times| with(|p| p.rewritten.extend([(day(n), times)]));
     recomputes(&Case::of(rewritten(5, 1)), &[Reason::Dirty { dates: vec![day(5)] }]);
     recomputes(&Case::of(rewritten(4, 1)), &[Reason::DedupDay { date: day(4) }]);
     leaves(&Case { last: Some(rewritten(5, 1)), ..Case::of(rewritten(5, 1)) }, Idle::UpToDate);
@@ -246,7 +259,7 @@ fn forget_makes_dirty_even_if_the_count_is_the_same() {
 
 #[test]
 fn the_dedup_day_asks_for_the_ids() {
-    let now = || with(|p| drop(p.rows.insert(day(4), 11)));
+    let now = || with_rows(4, 11);
     let question = Plan::CompareIds { dedup_day: day(4), first: day(5) };
     assert_eq!(Case::of(now()).plan(), question);
     assert_eq!(Case { ids: Ids::Apart, ..Case::of(now()) }.plan(), Plan::Repin);
@@ -268,7 +281,7 @@ fn a_changed_definition_reaches_back_redefine_days() {
     leaves(&changed(0), Idle::DefinitionKept);
     recomputes(&changed(u32::MAX), &[Reason::DefinitionChanged]);
     recomputes(&Case { forced: true, ..changed(0) }, &[Reason::DefinitionChanged, Reason::Forced]);
-    let dirty = with(|p| drop(p.rows.insert(day(5), 11)));
+    let dirty = with_rows(5, 11);
     recomputes(&Case { now: dirty, ..changed(0) }, &[Reason::Dirty { dates: vec![day(5)] }, Reason::DefinitionChanged]);
     leaves(&Case { now: with(|p| p.valid_through = None), ..changed(7) }, Idle::DefinitionKept);
 }
@@ -283,8 +296,8 @@ fn an_older_input_is_refused() {
 }
 
 #[rstest]
-#[case::offset(with(|p| drop(p.next.insert("t".into(), BTreeMap::from([(0, Offset(99)), (10, Offset(20)), (2, Offset(7))])))))]
-#[case::partition(with(|p| drop(p.next.insert("t".into(), BTreeMap::from([(0, Offset(100))])))))]
+#[case::offset(with(|p| p.next.extend([read_to(&[(0, 99), (2, 7), (10, 20)])])))]
+#[case::partition(with(|p| p.next.extend([read_to(&[(0, 100), (2, 7)])])))]
 #[case::topic(with(|p| p.next.clear()))]
 #[case::fill(with(|p| p.fill = 1))]
 fn a_table_that_went_back_is_refused(#[case] now: Pin) {
@@ -324,7 +337,7 @@ fn a_restored_date_outranks_its_removal() {
     let case = || Case { removed: removed.clone(), ..Case::of(pin()) };
     leaves(&case(), Idle::UpToDate);
     recomputes(&Case { forced: true, ..case() }, &[Reason::Forced]);
-    let dirty = with(|p| drop(p.rows.insert(day(5), 12)));
+    let dirty = with_rows(5, 12);
     recomputes(&Case { now: dirty, ..case() }, &[Reason::Dirty { dates: vec![day(5)] }]);
 }
 
@@ -332,11 +345,8 @@ fn a_restored_date_outranks_its_removal() {
 #[case(5)]
 #[case(4)]
 fn rows_that_went_without_a_word_are_refused(#[case] n: i8) {
-    for rows in [None, Some(9)] {
-        let now = with(|p| {
-            p.rows.remove(&day(n));
-            p.rows.extend(rows.map(|rows| (day(n), rows)));
-        });
+    for rows in [0, 9] {
+        let now = with_rows(n, rows);
         refuses(&Case::of(now.clone()), Refusal::FewerRows { dates: vec![day(n)] }, Some(Class::InputLost));
         assert!(matches!(Case { forced: true, ..Case::of(now) }.plan(), Plan::Recompute { .. }), "by force");
     }
@@ -397,7 +407,7 @@ fn all_units_that_hold_rows_are_planned() {
 
 #[test]
 fn plans_are_json_that_says_why() {
-    let dirty = Case::of(with(|p| drop(p.rows.insert(day(5), 11)))).plan();
+    let dirty = Case::of(with_rows(5, 11)).plan();
     let json =
         r#"{"plan":"recompute","reasons":[{"reason":"dirty","dates":["2026-01-05"]}],"covered":1767765600000000}"#;
     assert_eq!(serde_json::to_string(&dirty).unwrap(), json);
