@@ -8,11 +8,12 @@
 //! place ─> event_time ─> tally ─> history ─> commit_plan ─> progress ─> (next run)
 //!            reason ──────┘
 //!
-//! progress ─> windows ─> (compute)
+//! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
 
+pub mod balance;
 pub mod commit_info;
 pub mod commit_plan;
 pub mod event_time;
@@ -23,4 +24,5 @@ pub mod place;
 pub mod progress;
 pub mod reason;
 pub mod tally;
+pub mod units;
 pub mod windows;

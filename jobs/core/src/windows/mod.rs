@@ -23,7 +23,7 @@ mod extent;
 mod granularity;
 mod instant;
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

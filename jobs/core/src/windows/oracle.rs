@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use jiff::ToSpan as _;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 /// A window: start and end in microseconds, and its window date.
 pub type Naive = (i64, i64, Date);
@@ -53,8 +55,15 @@ pub fn local(zone: &TimeZone, us: i64) -> Date {
     zone.to_datetime(Timestamp::from_microsecond(us).unwrap()).date()
 }
 
-/// The first instant whose local date is `date` or later: minute by minute, then second by second.
+/// The first instant whose local date is `date` or later. Walked once per zone and date.
 pub fn begins(zone: &TimeZone, date: Date) -> i64 {
+    thread_local!(static WALKED: RefCell<HashMap<(String, Date), i64>> = RefCell::default());
+    let key = (zone.iana_name().unwrap().to_owned(), date);
+    WALKED.with_borrow_mut(|walked| *walked.entry(key).or_insert_with(|| walk(zone, date)))
+}
+
+/// Walks minute by minute to the date, then back second by second to where it began.
+fn walk(zone: &TimeZone, date: Date) -> i64 {
     let utc = TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).unwrap().as_microsecond();
     let hour = 3_600_000_000;
     let mut at = utc - 27 * hour;
