@@ -4,7 +4,7 @@
 //! With `UPDATE_FIXTURES=1` the files are written anew, for a look at their diff.
 
 use super::contract::{BoundValue, Kind, Source, TimestampForm};
-use super::settings::{EventTime, ExtraFields, RejectsLimit, Settings, Tombstones};
+use super::settings::{EventTime, ExtraFields, LookupFormat, RejectsLimit, Settings, Tombstones};
 use super::{check, find, load};
 use crate::error::Class;
 use std::collections::BTreeMap;
@@ -93,6 +93,21 @@ fn what_is_given_is_used() {
     assert_eq!(source("region"), Source::Field);
     assert_eq!(settings.pipelines[1].event_time, EventTime::KafkaTime);
     assert_eq!(settings.pipelines[1].rejects.limit, Some(RejectsLimit::Count(500)));
+}
+
+#[test]
+fn aggregates_and_lookups_are_read() {
+    let settings = good("full");
+    let [legs] = settings.aggregates.as_slice() else { panic!("one aggregate") };
+    assert_eq!((legs.name.as_str(), legs.from.as_str()), ("legs", "zebra"));
+    assert_eq!(legs.windows.iter().map(ToString::to_string).collect::<Vec<_>>(), ["30s", "1h", "1mo"]);
+    assert_eq!((legs.zone.name(), legs.redefine_days), (Some("Europe/Kyiv"), 14));
+    assert_eq!(legs.grain, "one row per window and name of the feeder");
+    assert!(legs.sql.contains("avg(legs)"));
+    let [keepers] = settings.lookups.as_slice() else { panic!("one lookup") };
+    assert_eq!((keepers.name.as_str(), keepers.key.as_str()), ("keepers", "id"));
+    assert_eq!(keepers.format, LookupFormat::Csv);
+    assert!(keepers.path.is_absolute() && keepers.path.ends_with("keepers.csv"));
 }
 
 #[test]

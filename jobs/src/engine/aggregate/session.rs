@@ -5,6 +5,7 @@
 //! partial half of an aggregation.
 
 use super::functions::{Bins, PlainFloat, WindowStart};
+use crate::engine::functions;
 use crate::engine::query::engine_error;
 use crate::error::Result;
 use deltalake::datafusion::execution::SessionState;
@@ -47,7 +48,7 @@ impl Session {
     /// # Errors
     /// The spill folder cannot be used.
     pub fn new(limits: &Limits) -> Result<Self> {
-        Self::with_functions(limits, Vec::new())
+        Self::with_functions(limits, functions::all().into_iter().map(Arc::new).collect())
     }
 
     /// A session in which `functions` stand over the built-in ones of their names.
