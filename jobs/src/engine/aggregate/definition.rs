@@ -9,6 +9,7 @@ use super::functions::Bins;
 use super::halves::{Eaten, Halves};
 use super::lookups::Lookups;
 use super::parse::{self, Planned, refused_plan};
+use super::places::Places;
 use super::rows::Rows;
 use super::session::Session;
 use super::shape::{Judge, Parts, parts, place_of_expression};
@@ -143,7 +144,7 @@ async fn define(
     };
     judge.below(&typed.aggregation.input);
     let costs = judge.costs;
-    let columns = columns(&typed, places.start(), sink);
+    let columns = columns(&typed, &places, sink);
     if !sink.is_empty() {
         return None;
     }
@@ -238,13 +239,14 @@ fn fingerprint(
 }
 
 /// The user's columns, judged.
-fn columns(parts: &Parts, start: Place, sink: &mut Sink) -> Vec<OutputColumn> {
+fn columns(parts: &Parts, places: &Places, sink: &mut Sink) -> Vec<OutputColumn> {
     let keys = parts.aggregation.group_expr.len();
     let mut columns: Vec<OutputColumn> = Vec::new();
     for (expression, field) in parts.list.expr.iter().zip(parts.list.schema.fields()) {
-        let place = place_of_expression(expression).unwrap_or(start);
         let name = field.name();
-        judge_name(name, &columns, matches!(expression, Expr::Alias(_)), place, sink);
+        let alias = places.alias(name);
+        let place = alias.or_else(|| place_of_expression(expression)).unwrap_or_else(|| places.start());
+        judge_name(name, &columns, alias.is_some(), place, sink);
         let Some(data_type) = delta_type(field.data_type()) else {
             let message =
                 format!("`{name}` would be of the type `{}`, which a Delta table cannot hold", field.data_type());
@@ -265,7 +267,7 @@ fn columns(parts: &Parts, start: Place, sink: &mut Sink) -> Vec<OutputColumn> {
     for (n, key) in parts.aggregation.group_expr.iter().enumerate() {
         if columns.iter().all(|c| c.key != Some(n)) && !matches!(key, Expr::GroupingSet(_)) {
             let key = key.clone().unalias_nested().data;
-            let place = place_of_expression(&key).unwrap_or(start);
+            let place = place_of_expression(&key).unwrap_or_else(|| places.start());
             let message = format!("the key `{}` is grouped by but not selected", plain_name(&key));
             sink.error_with(
                 place,

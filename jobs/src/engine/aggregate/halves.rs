@@ -232,10 +232,16 @@ impl Columns {
         let filter = filter.map(|f| self.column(*f).map(Box::new)).transpose()?;
         // within a group the order is an argument; everywhere else it must be complete
         let complete = !order_by.is_empty() && !func.supports_within_group_clause();
-        let order = order_by.into_iter().chain(complete.then_some(place.to_vec()).into_iter().flatten());
-        let order_by = order
-            .map(|s| Ok(Sort { expr: self.column(s.expr)?, asc: s.asc, nulls_first: s.nulls_first }))
-            .collect::<Result<_>>()?;
+        let place = if complete { place } else { &[] };
+        let mut order: Vec<Sort> = Vec::new();
+        for Sort { expr, asc, nulls_first } in order_by.into_iter().chain(place.iter().cloned()) {
+            let expr = self.column(expr)?;
+            // a column that occurs again orders nothing, and DataFusion miscounts it
+            if order.iter().all(|before| before.expr != expr) {
+                order.push(Sort { expr, asc, nulls_first });
+            }
+        }
+        let order_by = order;
         let params = AggregateFunctionParams { args, distinct, filter, order_by, null_treatment };
         Ok(Expr::AggregateFunction(AggregateFunction { func, params }))
     }

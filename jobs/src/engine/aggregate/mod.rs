@@ -11,13 +11,14 @@
 //! results. Knows Delta only by the types that its tables hold.
 
 mod canonical;
+mod check;
 mod compute;
 mod definition;
 mod finish;
 mod functions;
 mod halves;
 mod known;
-pub mod lookups;
+mod lookups;
 mod parse;
 mod places;
 mod rows;
@@ -26,9 +27,10 @@ mod shape;
 mod source;
 mod types;
 
+pub use check::{Checked, check};
 pub use compute::{Counted, Finished, States};
 pub use definition::{Definition, OutputColumn, RESERVED};
-pub use lookups::Lookups;
+pub use lookups::{Lookup, Lookups};
 pub use rows::Batches;
 pub use session::{Limits, Session};
 pub use source::Source;

@@ -96,7 +96,7 @@ fn tables(
     places: &Places,
     sink: &mut Sink,
 ) -> Option<SessionContext> {
-    let context = SessionContext::new_with_state(session.state.as_ref().clone());
+    let context = session.without_tables();
     let references = match session.state.resolve_table_references(statement) {
         Ok(references) => references,
         Err(e) => {
@@ -116,7 +116,6 @@ fn tables(
             sink.unknown(places.any(&[last]), "table", &reference.to_string(), known.iter().copied());
             continue;
         };
-        // a fresh context has no table of that name
         if let Err(e) = context.register_table(reference, provider) {
             refused_plan(&e, places, sink);
         }
@@ -138,20 +137,48 @@ pub(super) fn refused_plan(error: &DataFusionError, places: &Places, sink: &mut 
             }
         }
         root => {
-            let message = error.diagnostic().map_or_else(|| root.message().into_owned(), |d| d.message.clone());
-            let message = message.lines().next().unwrap_or_default().to_owned();
-            let helps: Vec<String> =
-                error.diagnostic().map_or_else(Vec::new, |d| d.helps.iter().map(|h| lower(&h.message)).collect());
-            // `Invalid function 'x'.\nDid you mean 'y'?` has its help in the second line
-            let rest = root.message().lines().nth(1).map(lower);
-            let hint = helps.into_iter().next().or(rest).filter(|h| !h.is_empty());
-            let message = lower(&message).replace('\'', "`");
+            let (message, hint) = planning_error(error, &root.message());
+            // the first thing that is named is mostly the one to blame
+            let named = message.split('`').nth(1).map_or_else(|| places.start(), |name| places.call([name]));
+            let place = if span.is_some() { place } else { named };
             match hint {
-                Some(hint) => sink.error_with(place, message, hint.replace('\'', "`")),
+                Some(hint) => sink.error_with(place, message, hint),
                 None => sink.error(place, message),
             }
         }
     }
+}
+
+/// A message and a hint out of what DataFusion says in many layers and lines.
+fn planning_error(error: &DataFusionError, root: &str) -> (String, Option<String>) {
+    let diagnostic = error.diagnostic();
+    let text = diagnostic.map_or(root, |d| d.message.as_str());
+    if text.contains("require unique expression names") {
+        return (
+            "two columns have the same name".to_owned(),
+            Some("give each an alias of its own: `AS name`".to_owned()),
+        );
+    }
+    let inner = text.rsplit_once("Error during planning: ").map_or(text, |(_, inner)| inner);
+    let line = inner.lines().next().unwrap_or_default();
+    let line = line.split_once(". No function matches").map_or(line, |(said, _)| said);
+    let (said, advice) = line.split_once(". ").map_or((line, None), |(said, advice)| (said, Some(advice)));
+    // `Invalid function 'x'.\nDid you mean 'y'?` has its hint in the second line
+    let next = root.lines().nth(1).filter(|next| !next.trim_end().ends_with(':'));
+    let help = diagnostic.and_then(|d| d.helps.first()).map(|h| h.message.as_str());
+    let hint = help.or(advice).or(next).map(|h| ticks(&lower(h))).filter(|h| !h.is_empty());
+    (ticks(&lower(said)), hint)
+}
+
+/// Names in backticks in place of quotes; apostrophes stay.
+fn ticks(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let is_letter = |i: Option<usize>| i.and_then(|i| letters.get(i)).is_some_and(|c| c.is_alphanumeric());
+    let tick = |(i, c): (usize, &char)| match c {
+        '\'' if !(is_letter(i.checked_sub(1)) && is_letter(i.checked_add(1))) => '`',
+        other => *other,
+    };
+    letters.iter().enumerate().map(tick).collect()
 }
 
 fn schema_error(error: &SchemaError, places: &Places) -> (Place, String, Option<String>) {

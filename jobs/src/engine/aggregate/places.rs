@@ -62,6 +62,12 @@ impl Places {
         first.and_then(|at| self.words.get(at)).map_or_else(|| self.start(), |w| w.place)
     }
 
+    /// Where a column is given this name, if it is.
+    pub(super) fn alias(&self, name: &str) -> Option<Place> {
+        let at = self.position(&["AS", name], |word| word.depth == 0)?;
+        self.words.get(at + 1).map(|w| w.place)
+    }
+
     fn find(&self, words: &[&str], fits: impl Fn(&Word) -> bool) -> Place {
         self.position(words, fits).and_then(|at| self.words.get(at)).map_or_else(|| self.start(), |w| w.place)
     }

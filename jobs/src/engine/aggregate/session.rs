@@ -8,15 +8,25 @@ use super::functions::{Bins, PlainFloat, WindowStart};
 use crate::engine::functions;
 use crate::engine::query::engine_error;
 use crate::error::Result;
+use deltalake::datafusion::catalog::{
+    CatalogProvider as _, CatalogProviderList as _, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider,
+};
 use deltalake::datafusion::execution::SessionState;
 use deltalake::datafusion::execution::memory_pool::FairSpillPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::execution::session_state::SessionStateBuilder;
 use deltalake::datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF};
-use deltalake::datafusion::prelude::SessionConfig;
+use deltalake::datafusion::optimizer::Optimizer;
+use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Rules that are left out: the first two lose the names of columns when a nested field is in a join's
+/// condition; the third would answer `count(DISTINCT …)` by an aggregation over an aggregation.
+const DROPPED_RULES: [&str; 3] =
+    ["extract_leaf_expressions", "push_down_leaf_projections", "single_distinct_aggregation_to_group_by"];
 
 /// What a computation may use.
 #[derive(Debug, Clone)]
@@ -67,15 +77,29 @@ impl Session {
         if let Some(folder) = &limits.spill {
             runtime = runtime.with_temp_file_path(folder);
         }
+        let rules = Optimizer::new().rules.into_iter().filter(|r| !DROPPED_RULES.contains(&r.name())).collect();
         let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime.build_arc().map_err(engine_error)?)
             .with_default_features()
+            .with_optimizer_rules(rules)
             .build();
         for function in functions {
             register(&mut state, function)?;
         }
         Ok(Self { state: Arc::new(state), parallel })
+    }
+
+    /// A context of its own, in which tables can be registered.
+    pub(super) fn without_tables(&self) -> SessionContext {
+        let names = &self.state.config_options().catalog;
+        let (catalog, schema) = (MemoryCatalogProvider::new(), Arc::new(MemorySchemaProvider::new()));
+        // neither can fail: both are new
+        let _ = catalog.register_schema(&names.default_schema, schema);
+        let catalogs = MemoryCatalogProviderList::new();
+        let _ = catalogs.register_catalog(names.default_catalog.clone(), Arc::new(catalog));
+        let state = SessionStateBuilder::new_from_existing(self.state.as_ref().clone());
+        SessionContext::new_with_state(state.with_catalog_list(Arc::new(catalogs)).build())
     }
 }
 

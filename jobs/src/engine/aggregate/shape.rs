@@ -86,7 +86,7 @@ impl Judge<'_> {
             | LogicalPlan::SubqueryAlias(_) => return,
             LogicalPlan::Window(_) => (
                 self.places.any(&["OVER"]),
-                "window functions (`OVER`)",
+                "a window function (`OVER`)",
                 "rows of an aggregate are windows of time already; query its table with `OVER`",
             ),
             LogicalPlan::Sort(_) => (at(&["ORDER", "BY"]), "ORDER BY", "a table has no order; sort where it is read"),
@@ -94,7 +94,7 @@ impl Judge<'_> {
             LogicalPlan::Distinct(_) => (at(&["DISTINCT"]), "SELECT DISTINCT", "GROUP BY makes rows distinct"),
             LogicalPlan::Union(_) => (at(&["UNION"]), "UNION", "write one aggregate file per SELECT"),
             LogicalPlan::Subquery(_) => {
-                (self.subquery_place(), "subqueries", "join a lookup, or aggregate in another file")
+                (self.subquery_place(), "a subquery", "join a lookup, or aggregate in another file")
             }
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
                 (self.places.start(), "a SELECT without a pipeline", "name the pipeline in FROM")
@@ -113,11 +113,7 @@ impl Judge<'_> {
                 return;
             }
         };
-        self.sink.error_with(
-            place,
-            format!("{what} is not possible in an aggregate").replace("s is not", "s are not"),
-            hint,
-        );
+        self.sink.error_with(place, format!("{what} is not possible in an aggregate"), hint);
     }
 
     fn subquery_place(&self) -> Place {
@@ -203,11 +199,14 @@ impl Judge<'_> {
         let values = matches!(care, Care::Values | Care::OrderedValues);
         if values || *distinct {
             let called = if *distinct { format!("{name}(DISTINCT …)") } else { name.to_owned() };
-            self.costs.push((
+            let cost = (
                 place,
                 format!("`{called}` keeps every value of a window and key until the window is done"),
                 "about 16 bytes a value, text more: fine for thousands of values, slow for millions".to_owned(),
-            ));
+            );
+            if !self.costs.contains(&cost) {
+                self.costs.push(cost);
+            }
         }
     }
 
@@ -227,7 +226,7 @@ impl Judge<'_> {
                     self.sink.error_with(self.places.any(&[&name]), message, hint);
                 }
                 None => {
-                    let message = "subqueries are not possible in an aggregate";
+                    let message = "a subquery is not possible in an aggregate";
                     self.sink.error_with(self.subquery_place(), message, "write one SELECT from the pipeline");
                 }
             },
