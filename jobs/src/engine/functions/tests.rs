@@ -1,6 +1,7 @@
 //! Plays the functions, through SQL, against a naive model: random rows, cut into random batches
 //! and partitions, at one and four threads, with and without grouping, skipping or spilling.
 
+mod memory;
 mod model;
 mod states;
 
