@@ -34,6 +34,10 @@ pub(super) trait Definition: Debug + Clone + PartialEq + Eq + Hash + Send + Sync
     fn takes_distinct(&self) -> bool {
         false
     }
+    /// Whether the columns of ORDER BY follow the arguments.
+    fn sees_order(&self) -> bool {
+        false
+    }
     /// The result over no rows at all.
     fn of_nothing(&self, returns: &DataType) -> Result<ScalarValue> {
         ScalarValue::try_from(returns)
@@ -75,12 +79,16 @@ impl<D: Definition> Replacement<D> {
     }
 
     fn peek(&self, args: &AccumulatorArgs<'_>) -> Result<Box<dyn Peek>> {
-        let name = self.name;
-        if args.is_distinct && !self.definition.takes_distinct() {
-            return plan_err!("`{name}(DISTINCT ..)` is not supported");
-        }
+        self.refuse_distinct(args.is_distinct)?;
         let arguments = types(args.expr_fields);
-        self.definition.groups(&Call { name, arguments, returns: args.return_type(), args })
+        self.definition.groups(&Call { name: self.name, arguments, returns: args.return_type(), args })
+    }
+
+    fn refuse_distinct(&self, is_distinct: bool) -> Result<()> {
+        match is_distinct && !self.definition.takes_distinct() {
+            true => plan_err!("`{}(DISTINCT ..)` is not supported", self.name),
+            false => Ok(()),
+        }
     }
 
     fn covers(&self, fields: &[FieldRef], distinct: bool) -> bool {
@@ -117,6 +125,7 @@ impl<D: Definition> AggregateUDFImpl for Replacement<D> {
         if !self.covers(args.input_fields, args.is_distinct) {
             return self.built_in.state_fields(args);
         }
+        self.refuse_distinct(args.is_distinct)?;
         let state = self.definition.state(&types(args.input_fields));
         Ok(vec![Arc::new(Field::new(format_state_name(args.name, self.name), state, true))])
     }
@@ -146,16 +155,32 @@ impl<D: Definition> AggregateUDFImpl for Replacement<D> {
         self.accumulator(args)
     }
 
+    /// Only who is said to profit from an order is given the columns of ORDER BY.
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
+        match self.definition.sees_order() {
+            true => AggregateOrderSensitivity::Beneficial,
+            false => AggregateOrderSensitivity::Insensitive,
+        }
+    }
+
+    /// Rows that happen to come in order are compared all the same.
+    fn with_beneficial_ordering(self: Arc<Self>, _: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        Ok(Some(self))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        ReversedUDAF::Identical
+        match self.definition.sees_order() {
+            true => ReversedUDAF::NotSupported,
+            false => ReversedUDAF::Identical,
+        }
     }
 
     fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {
         self.definition.of_nothing(data_type)
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        self.built_in.supports_null_handling_clause()
     }
 
     fn supports_within_group_clause(&self) -> bool {

@@ -98,6 +98,9 @@ impl<K: Key> Summary for KeySet<K> {
     }
 
     fn merge_state(&mut self, state: &[u8]) -> Result<()> {
+        if self.is_empty() {
+            self.reserve(state.len() / K::WIDTH);
+        }
         let mut last = None;
         for bytes in state.chunks(K::WIDTH) {
             let key = K::read(bytes);
@@ -128,7 +131,9 @@ impl Function for OfNarrow {
 
     fn update(&self, arguments: &[ArrayRef], rows: &Rows<'_>, groups: &mut Groups<KeySet<u64>>) -> Result<()> {
         let values = whole(&arguments[0])?;
-        rows.for_each(|row, group| groups.change(group, |set| set.insert(mix(values.value(row).cast_unsigned()))));
+        let mut ahead = Ahead::of(groups);
+        rows.for_each(|row, group| ahead.insert(group, mix(values.value(row).cast_unsigned())));
+        ahead.flush();
         Ok(())
     }
 
@@ -148,7 +153,8 @@ impl Function for OfWide {
         if let DataType::Dictionary(_, plain) = values.data_type() {
             values = cast(&values, plain)?;
         }
-        let mut insert = |group: usize, key: u128| groups.change(group, |set| set.insert(key));
+        let mut ahead = Ahead::of(groups);
+        let mut insert = |group: usize, key: u128| ahead.insert(group, key);
         match values.data_type() {
             DataType::Decimal128(..) => {
                 let values = values.as_primitive::<Decimal128Type>();
@@ -172,11 +178,44 @@ impl Function for OfWide {
                 rows.for_each(|row, group| insert(group, xxh3_128(encoded.row(row).as_ref())));
             }
         }
+        ahead.flush();
         Ok(())
     }
 
     fn finish(&self, groups: &[KeySet<u128>]) -> Result<ArrayRef> {
         Ok(counts(groups))
+    }
+}
+
+/// Inserts a few keys at a time and looks at their places first: one wait for memory, not one each.
+struct Ahead<'a, K> {
+    groups: &'a mut Groups<KeySet<K>>,
+    keys: [(usize, K); 32],
+    held: usize,
+}
+
+impl<'a, K: Key> Ahead<'a, K> {
+    fn of(groups: &'a mut Groups<KeySet<K>>) -> Self {
+        Self { groups, keys: [(0, K::default()); 32], held: 0 }
+    }
+
+    #[inline]
+    fn insert(&mut self, group: usize, key: K) {
+        self.keys[self.held] = (group, key);
+        self.held += 1;
+        if self.held == self.keys.len() {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let keys = &self.keys[..self.held];
+        let seen = keys.iter().fold(0, |seen, (group, key)| seen ^ self.groups.get(*group).touch(*key));
+        std::hint::black_box(seen);
+        for (group, key) in keys {
+            self.groups.change(*group, |set| set.insert(*key));
+        }
+        self.held = 0;
     }
 }
 

@@ -90,6 +90,12 @@ impl<S: Summary> Groups<S> {
         result
     }
 
+    /// One group's summary.
+    #[inline]
+    pub(super) fn get(&self, group: usize) -> &S {
+        &self.list[group]
+    }
+
     fn grow(&mut self, length: usize) {
         if length > self.list.len() {
             self.list.resize_with(length, S::default);

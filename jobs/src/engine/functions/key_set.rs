@@ -74,10 +74,32 @@ impl<K: Key> KeySet<K> {
                 }
             }
             Self::Many(parts) => {
-                let table = &mut parts.tables[(key.top() >> (64 - PART_BITS)) as usize];
+                let table = &mut parts.tables[part_of(key)];
                 let before = table.heap_bytes();
                 table.insert(key, PART_BITS);
                 parts.heap_bytes = parts.heap_bytes + table.heap_bytes() - before;
+            }
+        }
+    }
+
+    /// Looks at the place of a key, so that it is in the cache when the key is inserted soon after.
+    #[inline]
+    pub(super) fn touch(&self, key: K) -> u64 {
+        match self {
+            Self::Few(table) => table.touch(key, 0),
+            Self::Many(parts) => parts.tables[part_of(key)].touch(key, PART_BITS),
+        }
+    }
+
+    /// Makes room in an empty set.
+    pub(super) fn reserve(&mut self, keys: usize) {
+        if keys <= FEW_MAX {
+            *self = Self::Few(Table::with_room(keys));
+        } else {
+            self.part();
+            if let Self::Many(parts) = self {
+                parts.tables.fill(Table::with_room(keys / PARTS));
+                parts.heap_bytes = parts.tables.iter().map(Table::heap_bytes).sum();
             }
         }
     }
@@ -118,6 +140,13 @@ impl<K: Key> KeySet<K> {
 }
 
 impl<K: Key> Table<K> {
+    fn with_room(keys: usize) -> Self {
+        let homes = keys + keys / 6 + 1;
+        let mut slots = Vec::with_capacity(homes + homes / 32);
+        slots.resize(homes, K::default());
+        Self { slots, homes: homes as u32, used: 0, has_zero: false }
+    }
+
     /// Adds a key; its first `skip` bits are the same for all keys of this table.
     #[inline]
     fn insert(&mut self, key: K, skip: u32) {
@@ -171,6 +200,11 @@ impl<K: Key> Table<K> {
     }
 
     #[inline]
+    fn touch(&self, key: K, skip: u32) -> u64 {
+        self.slots.get(self.home(key, skip)).map_or(0, |held| held.top())
+    }
+
+    #[inline]
     fn home(&self, key: K, skip: u32) -> usize {
         ((u128::from(key.top() << skip) * u128::from(self.homes)) >> 64) as usize
     }
@@ -188,6 +222,11 @@ impl<K: Key> Table<K> {
     fn heap_bytes(&self) -> usize {
         self.slots.capacity() * size_of::<K>()
     }
+}
+
+#[inline]
+fn part_of<K: Key>(key: K) -> usize {
+    (key.top() >> (u64::BITS - PART_BITS)) as usize
 }
 
 impl Key for u64 {
@@ -245,8 +284,12 @@ mod tests {
         #[test]
         fn it_holds_what_a_set_holds(keys in prop::collection::vec(key(), 0..400)) {
             let model: BTreeSet<u64> = keys.iter().copied().collect();
-            let set = filled(keys.iter().copied());
+            let mut set = filled(keys.iter().copied());
             prop_assert_eq!(set.len(), model.len());
+            prop_assert!(set.iter().eq(model.iter().copied()));
+            let sorted: Vec<u64> = set.iter().collect();
+            set.reserve(sorted.len());
+            sorted.into_iter().for_each(|key| set.insert(key));
             prop_assert!(set.iter().eq(model.iter().copied()));
             let wide = filled(keys.iter().map(|key| u128::from(*key) << 64 | 7));
             prop_assert!(wide.iter().eq(model.iter().map(|key| u128::from(*key) << 64 | 7)));
@@ -271,6 +314,11 @@ mod tests {
         let mut expected: Vec<u128> = (0..count).map(spread).collect();
         expected.sort_unstable();
         assert!(set.iter().eq(expected.iter().copied()));
+        let mut copy = KeySet::default();
+        copy.reserve(expected.len());
+        let room = copy.heap_bytes();
+        expected.iter().for_each(|key| copy.insert(*key));
+        assert!(copy.iter().eq(set.iter()) && copy.heap_bytes() < room + room / 8);
         assert!(filled(expected.into_iter().rev()).iter().eq(set.iter()));
         assert!(most < 25.0, "{most} bytes a key");
     }

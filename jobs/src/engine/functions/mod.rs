@@ -6,7 +6,7 @@
 //!     min_max ............... of floats
 //!     distinct .............. sets of keys (key_set)
 //!     percentile ............ all values (values)
-//! first_last ................ DataFusion's own, without nulls
+//!     first_last ............ the least or greatest row
 //! ```
 //!
 //! They take the place of DataFusion's functions of the same names, because those of floats depend
@@ -34,7 +34,7 @@ use deltalake::datafusion::logical_expr::AggregateUDF;
 use deltalake::datafusion::prelude::SessionContext;
 use deltaworks_core::exact_sum::Divisor;
 use distinct::CountDistinct;
-use first_last::WithoutNulls;
+use first_last::FirstLast;
 use min_max::MinMax;
 use percentile::{Median, PercentileCont};
 use sum::Sum;
@@ -63,8 +63,8 @@ pub fn all() -> Vec<AggregateUDF> {
         Replacement::of_some("count", built_in::count::count_udaf(), CountDistinct),
         Replacement::of("median", built_in::median::median_udaf(), Median),
         Replacement::of("percentile_cont", built_in::percentile_cont::percentile_cont_udaf(), PercentileCont),
-        WithoutNulls::of(built_in::first_last::first_value_udaf()),
-        WithoutNulls::of(built_in::first_last::last_value_udaf()),
+        Replacement::of_some("first_value", built_in::first_last::first_value_udaf(), FirstLast { is_last: false }),
+        Replacement::of_some("last_value", built_in::first_last::last_value_udaf(), FirstLast { is_last: true }),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Plays the functions, through SQL, against a naive model: random rows, cut into random batches
 //! and partitions, at one and four threads, with and without grouping, skipping or spilling.
 
+mod memory;
 mod model;
 mod states;
 
@@ -276,6 +277,7 @@ fn a_sum_is_refused_only_if_the_total_does_not_fit() {
 #[case("percentile_cont(f, place / 10)", "must be a literal from 0 to 1")]
 #[case("percentile_cont(1.5) WITHIN GROUP (ORDER BY f)", "must be a literal from 0 to 1")]
 #[case("count(DISTINCT f, i)", "takes one argument")]
+#[case("first_value(i)", "`first_value` needs an ORDER BY")]
 fn what_cannot_be_right_is_refused_by_name(#[case] call: &str, #[case] message: &str) {
     let row = one(|row| (row.wide, row.int) = (Some(1), Some(1)));
     let error = ask_one(&[row.clone(), row], &format!("SELECT {call} FROM t GROUP BY k")).unwrap_err().to_string();

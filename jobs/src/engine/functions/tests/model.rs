@@ -58,6 +58,14 @@ pub(super) fn questions() -> Vec<(&'static str, Cell)> {
         ("bool_and(b)", |group| flags(group).into_iter().reduce(|a, b| a && b).into()),
         ("bool_or(b)", |group| flags(group).into_iter().reduce(|a, b| a || b).into()),
         ("first_value(s ORDER BY d, place)", |group| ScalarValue::Utf8(first(group))),
+        ("last_value(f ORDER BY s DESC, f)", |group| {
+            // Falling with nulls first: nulls, then z to a; the last is of the least text.
+            let with_float = group.iter().filter(|row| row.float.is_some());
+            let key = |row: &&&Row| (row.text.is_some(), row.text.clone().map(std::cmp::Reverse));
+            let last = with_float.clone().map(|row| key(&row)).max();
+            let ties: Group<'_> = with_float.filter(|row| Some(key(row)) == last).copied().collect();
+            double(floats(&ties).last().copied())
+        }),
         ("last_value(i ORDER BY place)", |group| {
             let last = group.iter().filter(|row| row.int.is_some()).max_by_key(|row| row.place);
             ScalarValue::Int64(last.and_then(|row| row.int))
