@@ -148,7 +148,7 @@ fn a_pin_is_one_compact_json_in_a_stable_order() {
     let pin = with(|p| p.rows = BTreeMap::from([(day(2), 3), (day(1), 4)]));
     let json = concat!(
         r#"{"table":"raw-1","version":7,"next":{"t":{"0":100,"2":7,"10":20}},"fill":2,"#,
-        r#""valid_through":1767765600000000,"covered":1767765600000000,"rows":{"2026-01-01":4,"2026-01-02":3}}"#
+        r#""valid_through":"2026-01-07T06:00:00Z","covered":"2026-01-07T06:00:00Z","rows":{"2026-01-01":4,"2026-01-02":3}}"#
     );
     assert_eq!(serde_json::to_string(&pin).unwrap(), json);
     assert_eq!(serde_json::from_str::<Pin>(json).unwrap(), pin);
@@ -193,9 +193,11 @@ fn the_covered_bound_never_falls() {
 
 #[test]
 fn a_narrowed_pin_still_plans_its_units() {
-    let last = pin().narrowed(Dates { from: day(4), to: day(6) });
+    let rewritten = with(|p| p.rewritten = (3..7).map(|n| (day(n), 1)).collect());
+    let last = rewritten.clone().narrowed(Dates { from: day(4), to: day(6) });
     assert_eq!(last.rows.keys().copied().collect::<Vec<_>>(), [day(4), day(5)]);
-    leaves(&Case { last: Some(last), ..Case::of(pin()) }, Idle::UpToDate);
+    assert_eq!(last.rewritten.keys().copied().collect::<Vec<_>>(), [day(4), day(5)]);
+    leaves(&Case { last: Some(last), ..Case::of(rewritten) }, Idle::UpToDate);
 }
 
 #[test]
@@ -278,6 +280,9 @@ fn a_changed_definition_reaches_back_redefine_days() {
     let changed = |redefine_days| Case { definition: NEW, redefine_days, ..Case::of(pin()) };
     recomputes(&changed(2), &[Reason::DefinitionChanged]);
     leaves(&changed(1), Idle::DefinitionKept);
+    let through = |text| with(|p| p.valid_through = Some(at(text)));
+    leaves(&Case { now: through("2026-01-08T00:00:00Z"), ..changed(2) }, Idle::DefinitionKept);
+    recomputes(&Case { now: through("2026-01-07T23:59:59Z"), ..changed(2) }, &[Reason::DefinitionChanged]);
     leaves(&changed(0), Idle::DefinitionKept);
     recomputes(&changed(u32::MAX), &[Reason::DefinitionChanged]);
     recomputes(&Case { forced: true, ..changed(0) }, &[Reason::DefinitionChanged, Reason::Forced]);
@@ -339,6 +344,10 @@ fn a_restored_date_outranks_its_removal() {
     recomputes(&Case { forced: true, ..case() }, &[Reason::Forced]);
     let dirty = with_rows(5, 12);
     recomputes(&Case { now: dirty, ..case() }, &[Reason::Dirty { dates: vec![day(5)] }]);
+    let half = Removed { restored: BTreeSet::from([day(4)]), ..removed };
+    let gone = with(|p| p.rows = BTreeMap::from([(day(4), 11)]));
+    let why = Refusal::BeyondRetention { dates: vec![day(5)], reasons: vec![Reason::DedupDay { date: day(4) }] };
+    refuses(&Case { removed: half, ..Case::of(gone) }, why, None);
 }
 
 #[rstest]
@@ -365,7 +374,9 @@ fn a_recreated_table_replaces_only_what_it_covers_again() {
     leaves(&Case { forced: true, ..recreated("2026-01-05T20:00:00Z", 5) }, Idle::RecreatedBehind);
     recomputes(&recreated("2026-01-06T00:00:00Z", 10), &[Reason::TableRecreated]);
     let lost = Refusal::FewerRows { dates: vec![day(4), day(5)] };
-    refuses(&recreated("2026-01-06T00:00:00Z", 5), lost, Some(Class::InputLost));
+    refuses(&recreated("2026-01-06T00:00:00Z", 5), lost.clone(), Some(Class::InputLost));
+    let last = with(|p| p.rewritten.extend([(day(4), 1), (day(5), 1)]));
+    refuses(&Case { last: Some(last), ..recreated("2026-01-06T00:00:00Z", 5) }, lost, Some(Class::InputLost));
 }
 
 #[rstest]
@@ -408,8 +419,7 @@ fn all_units_that_hold_rows_are_planned() {
 #[test]
 fn plans_are_json_that_says_why() {
     let dirty = Case::of(with_rows(5, 11)).plan();
-    let json =
-        r#"{"plan":"recompute","reasons":[{"reason":"dirty","dates":["2026-01-05"]}],"covered":1767765600000000}"#;
+    let json = r#"{"plan":"recompute","reasons":[{"reason":"dirty","dates":["2026-01-05"]}],"covered":"2026-01-07T06:00:00Z"}"#;
     assert_eq!(serde_json::to_string(&dirty).unwrap(), json);
     let idle = serde_json::to_string(&Case::of(pin()).plan()).unwrap();
     assert_eq!(idle, r#"{"plan":"nothing","why":"up_to_date"}"#);
