@@ -1,4 +1,4 @@
-//! Each rule of the pin and of the plan by itself.
+//! Each rule of the plan by itself.
 
 use super::*;
 use crate::exit::Class;
@@ -10,21 +10,21 @@ use jiff::tz::TimeZone;
 use rstest::rstest;
 use std::collections::{BTreeMap, BTreeSet};
 
-fn at(text: &str) -> Instant {
+pub fn at(text: &str) -> Instant {
     Instant(text.parse::<Timestamp>().unwrap().as_microsecond())
 }
 
-fn day(n: i8) -> Date {
+pub fn day(n: i8) -> Date {
     date(2026, 1, n)
 }
 
 /// The topic `t`, read to these offsets.
-fn read_to(next: &[(i32, i64)]) -> (String, BTreeMap<i32, Offset>) {
+pub fn read_to(next: &[(i32, i64)]) -> (String, BTreeMap<i32, Offset>) {
     ("t".into(), next.iter().map(|(partition, next)| (*partition, Offset(*next))).collect())
 }
 
 /// A pin at version 7, complete to the morning of 7 January, with 10 rows on each of the first six days.
-fn pin() -> Pin {
+pub fn pin() -> Pin {
     Pin {
         table: "raw-1".into(),
         version: 7,
@@ -37,7 +37,7 @@ fn pin() -> Pin {
     }
 }
 
-fn with(change: impl FnOnce(&mut Pin)) -> Pin {
+pub fn with(change: impl FnOnce(&mut Pin)) -> Pin {
     let mut pin = pin();
     change(&mut pin);
     pin
@@ -123,72 +123,6 @@ fn refuses(case: &Case, why: Refusal, class: Option<Class>) {
 
 fn removed_through(n: i8) -> Removed {
     Removed { through: Some(day(n)), restored: BTreeSet::new() }
-}
-
-#[rstest]
-#[case::stream_below_next("t", 0, 99, None, true)]
-#[case::stream_at_next("t", 0, 100, None, false)]
-#[case::fill_below_next("t", 0, 5, Some(2), true)]
-#[case::later_fill_below_next("t", 0, 5, Some(3), false)]
-#[case::partition_not_read("t", 1, 0, None, false)]
-#[case::epoch_not_read("t#1", 0, 0, None, false)]
-#[case::fill_of_a_file("file:///a.parquet", -1, 9, Some(1), true)]
-fn rows_of_a_pin(
-    #[case] topic: &str,
-    #[case] partition: i32,
-    #[case] offset: i64,
-    #[case] fill: Option<i64>,
-    #[case] inside: bool,
-) {
-    assert_eq!(pin().contains(topic, partition, Offset(offset), fill), inside);
-}
-
-#[test]
-fn a_pin_is_one_compact_json_in_a_stable_order() {
-    let pin = with(|p| p.rows = BTreeMap::from([(day(2), 3), (day(1), 4)]));
-    let json = concat!(
-        r#"{"table":"raw-1","version":7,"next":{"t":{"0":100,"2":7,"10":20}},"fill":2,"#,
-        r#""valid_through":"2026-01-07T06:00:00Z","covered":"2026-01-07T06:00:00Z","rows":{"2026-01-01":4,"2026-01-02":3}}"#
-    );
-    assert_eq!(serde_json::to_string(&pin).unwrap(), json);
-    assert_eq!(serde_json::from_str::<Pin>(json).unwrap(), pin);
-    let forgotten = Pin { rewritten: BTreeMap::from([(day(2), 1)]), valid_through: None, ..pin };
-    let json = serde_json::to_string(&forgotten).unwrap();
-    assert_eq!(serde_json::from_str::<Pin>(&json).unwrap(), forgotten);
-    assert!(serde_json::from_str::<Pin>(&json.replace("fill", "fil")).is_err(), "a pin is never half understood");
-}
-
-#[test]
-fn every_field_of_a_pin_is_in_its_name() {
-    let changes: [fn(&mut Pin); 11] = [
-        |_| (),
-        |p| p.table = "raw-2".into(),
-        |p| p.version = 8,
-        |p| p.fill = 3,
-        |p| p.valid_through = None,
-        |p| p.covered = None,
-        |p| p.next = BTreeMap::new(),
-        |p| p.next.extend([read_to(&[(0, 101), (2, 7), (10, 20)])]),
-        |p| p.rows.extend([(day(6), 11)]),
-        |p| p.rows.clear(),
-        |p| p.rewritten.extend([(day(6), 10)]),
-    ];
-    let names: BTreeSet<_> = changes.iter().map(|change| with(change).id()).collect();
-    assert_eq!(names.len(), changes.len());
-    assert_eq!(pin().id().to_string(), "755bbe22e0ecda31", "a format: never changes");
-}
-
-#[test]
-fn the_covered_bound_never_falls() {
-    let (early, late) = (Some(Instant(5)), Some(Instant(9)));
-    let last = |covered| with(|p| p.covered = covered);
-    assert_eq!(covered_bound(None, None), None);
-    assert_eq!(covered_bound(early, None), early);
-    assert_eq!(covered_bound(early, Some(&last(late))), late, "lateness was raised");
-    assert_eq!(covered_bound(None, Some(&last(early))), early, "a partition was added");
-    assert_eq!(covered_bound(late, Some(&last(early))), late);
-    let now = with(|p| p.valid_through = early);
-    assert_eq!(now.after(Some(&last(late))), Pin { covered: late, ..now.clone() });
 }
 
 #[test]
