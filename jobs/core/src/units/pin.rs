@@ -10,6 +10,7 @@
 
 use super::Fingerprint;
 use crate::place::Offset;
+use crate::progress::AppIds;
 use crate::windows::{Dates, Instant};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,35 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// The pin of a snapshot of a raw table, from the snapshot's own `txn` entries: `next` of every
+    /// partition of every topic and epoch, the last fill, and what `forget` rewrote.
+    #[must_use]
+    pub fn of_snapshot(
+        pipeline: &str,
+        table: String,
+        version: i64,
+        txns: &BTreeMap<String, i64>,
+        valid_through: Option<Instant>,
+        rows: BTreeMap<Date, u64>,
+    ) -> Self {
+        let fill = txns.get(&AppIds::new(pipeline).fill()).copied().unwrap_or(0);
+        let (mut next, mut rewritten) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::new());
+        let prefix = format!("deltaworks/{pipeline}/");
+        for (id, value) in txns {
+            let parts: Vec<&str> = id.strip_prefix(&prefix).map(|rest| rest.split('/').collect()).unwrap_or_default();
+            match *parts {
+                [topic, partition, "next"] => {
+                    if let Ok(partition) = partition.parse::<i32>() {
+                        next.entry(topic.to_owned()).or_default().insert(partition, Offset(*value));
+                    }
+                }
+                ["rewritten", date] => rewritten.extend(date.parse::<Date>().map(|date| (date, *value))),
+                _ => {}
+            }
+        }
+        Self { table, version, next, fill, valid_through, covered: valid_through, rows, rewritten }
+    }
+
     /// Whether a row is among the pin's: it came by a fill that the pin knows, or by the stream and from
     /// below the pin's `next`. `topic` is spelled with its epoch; `fill` is null for the stream.
     #[must_use]
@@ -120,6 +150,7 @@ pub fn covered_bound(valid_through: Option<Instant>, previous: Option<&Pin>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Progress;
     use crate::units::tests::{day, pin, read_to, with};
     use rstest::rstest;
     use std::collections::BTreeSet;
@@ -140,6 +171,33 @@ mod tests {
         #[case] inside: bool,
     ) {
         assert_eq!(pin().contains(topic, partition, Offset(offset), fill), inside);
+    }
+
+    #[test]
+    fn a_snapshot_gives_every_epoch_and_nothing_of_others() {
+        let ids = AppIds::new("p");
+        let at = |next| Progress { next: Offset(next), frontier_ms: Some(1), reached_ms: Some(2), seen_ms: None };
+        let mut txns: BTreeMap<_, _> = ids.write("t", 0, &at(100)).into_iter().collect();
+        txns.extend(ids.write("t#1", 0, &at(5)));
+        txns.extend(ids.write("t#1", 10, &at(6)));
+        txns.extend(AppIds::new("p2").write("t", 3, &at(7)));
+        txns.extend([ids.write_partition_count("t", 1), (ids.fill(), 4), (AppIds::new("p2").fill(), 9)]);
+        txns.extend([("deltaworks/p/rewritten/2026-01-05".into(), 2), ("deltaworks/p/rewrite".into(), 8)]);
+        let rows = BTreeMap::from([(day(5), 3)]);
+        let through = Some(Instant(9));
+        let offsets = |next: &[(i32, i64)]| next.iter().map(|(p, next)| (*p, Offset(*next))).collect();
+        let expected = Pin {
+            table: "raw-1".into(),
+            version: 12,
+            next: BTreeMap::from([("t".into(), offsets(&[(0, 100)])), ("t#1".into(), offsets(&[(0, 5), (10, 6)]))]),
+            fill: 4,
+            valid_through: through,
+            covered: through,
+            rows: rows.clone(),
+            rewritten: BTreeMap::from([(day(5), 2)]),
+        };
+        assert_eq!(Pin::of_snapshot("p", "raw-1".into(), 12, &txns, through, rows), expected);
+        assert_eq!(Pin::of_snapshot("q", "raw-1".into(), 12, &txns, None, BTreeMap::new()).fill, 0);
     }
 
     #[test]
