@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! fingerprint  short stable names for pins and definitions
+//! ledger       what a batch table's txn entries say of its units
 //! pin          what a result was computed from, and how far it is covered
 //! changes      what differs between the last pin and now
 //! plan         facts about a unit in, what to do with it and why out
@@ -9,6 +10,7 @@
 
 mod changes;
 mod fingerprint;
+mod ledger;
 #[cfg(test)]
 mod model;
 mod pin;
@@ -17,6 +19,7 @@ mod plan;
 mod tests;
 
 pub use fingerprint::{Fingerprint, NotAFingerprint};
+pub use ledger::{BrokenEntry, Entry, read_ledger};
 pub use pin::{Pin, covered_bound};
 pub use plan::{Facts, Idle, Ids, Interval, Last, Plan, Reason, Refusal, Removed, plan, window_dates};
 

@@ -10,6 +10,7 @@
 
 use super::Fingerprint;
 use crate::place::Offset;
+use crate::progress::AppIds;
 use crate::windows::{Dates, Instant};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,35 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// The pin of a snapshot of a raw table, from the snapshot's own `txn` entries: `next` of every
+    /// partition of every topic and epoch, the last fill, and what `forget` rewrote.
+    #[must_use]
+    pub fn of_snapshot(
+        pipeline: &str,
+        table: String,
+        version: i64,
+        txns: &BTreeMap<String, i64>,
+        valid_through: Option<Instant>,
+        rows: BTreeMap<Date, u64>,
+    ) -> Self {
+        let fill = txns.get(&AppIds::new(pipeline).fill()).copied().unwrap_or(0);
+        let (mut next, mut rewritten) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::new());
+        let prefix = format!("deltaworks/{pipeline}/");
+        for (id, value) in txns {
+            let parts: Vec<&str> = id.strip_prefix(&prefix).map(|rest| rest.split('/').collect()).unwrap_or_default();
+            match *parts {
+                [topic, partition, "next"] => {
+                    if let Ok(partition) = partition.parse::<i32>() {
+                        next.entry(topic.to_owned()).or_default().insert(partition, Offset(*value));
+                    }
+                }
+                ["rewritten", date] => rewritten.extend(date.parse::<Date>().map(|date| (date, *value))),
+                _ => {}
+            }
+        }
+        Self { table, version, next, fill, valid_through, covered: valid_through, rows, rewritten }
+    }
+
     /// Whether a row is among the pin's: it came by a fill that the pin knows, or by the stream and from
     /// below the pin's `next`. `topic` is spelled with its epoch; `fill` is null for the stream.
     #[must_use]
@@ -115,4 +145,106 @@ impl Pin {
 #[must_use]
 pub fn covered_bound(valid_through: Option<Instant>, previous: Option<&Pin>) -> Option<Instant> {
     valid_through.max(previous.and_then(|pin| pin.covered))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+    use crate::units::tests::{day, pin, read_to, with};
+    use rstest::rstest;
+    use std::collections::BTreeSet;
+
+    #[rstest]
+    #[case::stream_below_next("t", 0, 99, None, true)]
+    #[case::stream_at_next("t", 0, 100, None, false)]
+    #[case::fill_below_next("t", 0, 5, Some(2), true)]
+    #[case::later_fill_below_next("t", 0, 5, Some(3), false)]
+    #[case::partition_not_read("t", 1, 0, None, false)]
+    #[case::epoch_not_read("t#1", 0, 0, None, false)]
+    #[case::fill_of_a_file("file:///a.parquet", -1, 9, Some(1), true)]
+    fn rows_of_a_pin(
+        #[case] topic: &str,
+        #[case] partition: i32,
+        #[case] offset: i64,
+        #[case] fill: Option<i64>,
+        #[case] inside: bool,
+    ) {
+        assert_eq!(pin().contains(topic, partition, Offset(offset), fill), inside);
+    }
+
+    #[test]
+    fn a_snapshot_gives_every_epoch_and_nothing_of_others() {
+        let ids = AppIds::new("p");
+        let at = |next| Progress { next: Offset(next), frontier_ms: Some(1), reached_ms: Some(2), seen_ms: None };
+        let mut txns: BTreeMap<_, _> = ids.write("t", 0, &at(100)).into_iter().collect();
+        txns.extend(ids.write("t#1", 0, &at(5)));
+        txns.extend(ids.write("t#1", 10, &at(6)));
+        txns.extend(AppIds::new("p2").write("t", 3, &at(7)));
+        txns.extend([ids.write_partition_count("t", 1), (ids.fill(), 4), (AppIds::new("p2").fill(), 9)]);
+        txns.extend([("deltaworks/p/rewritten/2026-01-05".into(), 2), ("deltaworks/p/rewrite".into(), 8)]);
+        let rows = BTreeMap::from([(day(5), 3)]);
+        let through = Some(Instant(9));
+        let offsets = |next: &[(i32, i64)]| next.iter().map(|(p, next)| (*p, Offset(*next))).collect();
+        let expected = Pin {
+            table: "raw-1".into(),
+            version: 12,
+            next: BTreeMap::from([("t".into(), offsets(&[(0, 100)])), ("t#1".into(), offsets(&[(0, 5), (10, 6)]))]),
+            fill: 4,
+            valid_through: through,
+            covered: through,
+            rows: rows.clone(),
+            rewritten: BTreeMap::from([(day(5), 2)]),
+        };
+        assert_eq!(Pin::of_snapshot("p", "raw-1".into(), 12, &txns, through, rows), expected);
+        assert_eq!(Pin::of_snapshot("q", "raw-1".into(), 12, &txns, None, BTreeMap::new()).fill, 0);
+    }
+
+    #[test]
+    fn a_pin_is_one_compact_json_in_a_stable_order() {
+        let pin = with(|p| p.rows = BTreeMap::from([(day(2), 3), (day(1), 4)]));
+        let json = concat!(
+            r#"{"table":"raw-1","version":7,"next":{"t":{"0":100,"2":7,"10":20}},"fill":2,"#,
+            r#""valid_through":"2026-01-07T06:00:00Z","covered":"2026-01-07T06:00:00Z","rows":{"2026-01-01":4,"2026-01-02":3}}"#
+        );
+        assert_eq!(serde_json::to_string(&pin).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Pin>(json).unwrap(), pin);
+        let forgotten = Pin { rewritten: BTreeMap::from([(day(2), 1)]), valid_through: None, ..pin };
+        let json = serde_json::to_string(&forgotten).unwrap();
+        assert_eq!(serde_json::from_str::<Pin>(&json).unwrap(), forgotten);
+        assert!(serde_json::from_str::<Pin>(&json.replace("fill", "fil")).is_err(), "a pin is never half understood");
+    }
+
+    #[test]
+    fn every_field_of_a_pin_is_in_its_name() {
+        let changes: [fn(&mut Pin); 11] = [
+            |_| (),
+            |p| p.table = "raw-2".into(),
+            |p| p.version = 8,
+            |p| p.fill = 3,
+            |p| p.valid_through = None,
+            |p| p.covered = None,
+            |p| p.next = BTreeMap::new(),
+            |p| p.next.extend([read_to(&[(0, 101), (2, 7), (10, 20)])]),
+            |p| p.rows.extend([(day(6), 11)]),
+            |p| p.rows.clear(),
+            |p| p.rewritten.extend([(day(6), 10)]),
+        ];
+        let names: BTreeSet<_> = changes.iter().map(|change| with(change).id()).collect();
+        assert_eq!(names.len(), changes.len());
+        assert_eq!(pin().id().to_string(), "755bbe22e0ecda31", "a format: never changes");
+    }
+
+    #[test]
+    fn the_covered_bound_never_falls() {
+        let (early, late) = (Some(Instant(5)), Some(Instant(9)));
+        let last = |covered| with(|p| p.covered = covered);
+        assert_eq!(covered_bound(None, None), None);
+        assert_eq!(covered_bound(early, None), early);
+        assert_eq!(covered_bound(early, Some(&last(late))), late, "lateness was raised");
+        assert_eq!(covered_bound(None, Some(&last(early))), early, "a partition was added");
+        assert_eq!(covered_bound(late, Some(&last(early))), late);
+        let now = with(|p| p.valid_through = early);
+        assert_eq!(now.after(Some(&last(late))), Pin { covered: late, ..now.clone() });
+    }
 }

@@ -1,4 +1,4 @@
-//! Each rule of the pin and of the plan by itself.
+//! Each rule of the plan by itself.
 
 use super::*;
 use crate::exit::Class;
@@ -10,21 +10,21 @@ use jiff::tz::TimeZone;
 use rstest::rstest;
 use std::collections::{BTreeMap, BTreeSet};
 
-fn at(text: &str) -> Instant {
+pub fn at(text: &str) -> Instant {
     Instant(text.parse::<Timestamp>().unwrap().as_microsecond())
 }
 
-fn day(n: i8) -> Date {
+pub fn day(n: i8) -> Date {
     date(2026, 1, n)
 }
 
 /// The topic `t`, read to these offsets.
-fn read_to(next: &[(i32, i64)]) -> (String, BTreeMap<i32, Offset>) {
+pub fn read_to(next: &[(i32, i64)]) -> (String, BTreeMap<i32, Offset>) {
     ("t".into(), next.iter().map(|(partition, next)| (*partition, Offset(*next))).collect())
 }
 
 /// A pin at version 7, complete to the morning of 7 January, with 10 rows on each of the first six days.
-fn pin() -> Pin {
+pub fn pin() -> Pin {
     Pin {
         table: "raw-1".into(),
         version: 7,
@@ -37,7 +37,7 @@ fn pin() -> Pin {
     }
 }
 
-fn with(change: impl FnOnce(&mut Pin)) -> Pin {
+pub fn with(change: impl FnOnce(&mut Pin)) -> Pin {
     let mut pin = pin();
     change(&mut pin);
     pin
@@ -125,77 +125,13 @@ fn removed_through(n: i8) -> Removed {
     Removed { through: Some(day(n)), restored: BTreeSet::new() }
 }
 
-#[rstest]
-#[case::stream_below_next("t", 0, 99, None, true)]
-#[case::stream_at_next("t", 0, 100, None, false)]
-#[case::fill_below_next("t", 0, 5, Some(2), true)]
-#[case::later_fill_below_next("t", 0, 5, Some(3), false)]
-#[case::partition_not_read("t", 1, 0, None, false)]
-#[case::epoch_not_read("t#1", 0, 0, None, false)]
-#[case::fill_of_a_file("file:///a.parquet", -1, 9, Some(1), true)]
-fn rows_of_a_pin(
-    #[case] topic: &str,
-    #[case] partition: i32,
-    #[case] offset: i64,
-    #[case] fill: Option<i64>,
-    #[case] inside: bool,
-) {
-    assert_eq!(pin().contains(topic, partition, Offset(offset), fill), inside);
-}
-
-#[test]
-fn a_pin_is_one_compact_json_in_a_stable_order() {
-    let pin = with(|p| p.rows = BTreeMap::from([(day(2), 3), (day(1), 4)]));
-    let json = concat!(
-        r#"{"table":"raw-1","version":7,"next":{"t":{"0":100,"2":7,"10":20}},"fill":2,"#,
-        r#""valid_through":1767765600000000,"covered":1767765600000000,"rows":{"2026-01-01":4,"2026-01-02":3}}"#
-    );
-    assert_eq!(serde_json::to_string(&pin).unwrap(), json);
-    assert_eq!(serde_json::from_str::<Pin>(json).unwrap(), pin);
-    let forgotten = Pin { rewritten: BTreeMap::from([(day(2), 1)]), valid_through: None, ..pin };
-    let json = serde_json::to_string(&forgotten).unwrap();
-    assert_eq!(serde_json::from_str::<Pin>(&json).unwrap(), forgotten);
-    assert!(serde_json::from_str::<Pin>(&json.replace("fill", "fil")).is_err(), "a pin is never half understood");
-}
-
-#[test]
-fn every_field_of_a_pin_is_in_its_name() {
-    let changes: [fn(&mut Pin); 11] = [
-        |_| (),
-        |p| p.table = "raw-2".into(),
-        |p| p.version = 8,
-        |p| p.fill = 3,
-        |p| p.valid_through = None,
-        |p| p.covered = None,
-        |p| p.next = BTreeMap::new(),
-        |p| p.next.extend([read_to(&[(0, 101), (2, 7), (10, 20)])]),
-        |p| p.rows.extend([(day(6), 11)]),
-        |p| p.rows.clear(),
-        |p| p.rewritten.extend([(day(6), 10)]),
-    ];
-    let names: BTreeSet<_> = changes.iter().map(|change| with(change).id()).collect();
-    assert_eq!(names.len(), changes.len());
-    assert_eq!(pin().id().to_string(), "755bbe22e0ecda31", "a format: never changes");
-}
-
-#[test]
-fn the_covered_bound_never_falls() {
-    let (early, late) = (Some(Instant(5)), Some(Instant(9)));
-    let last = |covered| with(|p| p.covered = covered);
-    assert_eq!(covered_bound(None, None), None);
-    assert_eq!(covered_bound(early, None), early);
-    assert_eq!(covered_bound(early, Some(&last(late))), late, "lateness was raised");
-    assert_eq!(covered_bound(None, Some(&last(early))), early, "a partition was added");
-    assert_eq!(covered_bound(late, Some(&last(early))), late);
-    let now = with(|p| p.valid_through = early);
-    assert_eq!(now.after(Some(&last(late))), Pin { covered: late, ..now.clone() });
-}
-
 #[test]
 fn a_narrowed_pin_still_plans_its_units() {
-    let last = pin().narrowed(Dates { from: day(4), to: day(6) });
+    let rewritten = with(|p| p.rewritten = (3..7).map(|n| (day(n), 1)).collect());
+    let last = rewritten.clone().narrowed(Dates { from: day(4), to: day(6) });
     assert_eq!(last.rows.keys().copied().collect::<Vec<_>>(), [day(4), day(5)]);
-    leaves(&Case { last: Some(last), ..Case::of(pin()) }, Idle::UpToDate);
+    assert_eq!(last.rewritten.keys().copied().collect::<Vec<_>>(), [day(4), day(5)]);
+    leaves(&Case { last: Some(last), ..Case::of(rewritten) }, Idle::UpToDate);
 }
 
 #[test]
@@ -278,6 +214,9 @@ fn a_changed_definition_reaches_back_redefine_days() {
     let changed = |redefine_days| Case { definition: NEW, redefine_days, ..Case::of(pin()) };
     recomputes(&changed(2), &[Reason::DefinitionChanged]);
     leaves(&changed(1), Idle::DefinitionKept);
+    let through = |text| with(|p| p.valid_through = Some(at(text)));
+    leaves(&Case { now: through("2026-01-08T00:00:00Z"), ..changed(2) }, Idle::DefinitionKept);
+    recomputes(&Case { now: through("2026-01-07T23:59:59Z"), ..changed(2) }, &[Reason::DefinitionChanged]);
     leaves(&changed(0), Idle::DefinitionKept);
     recomputes(&changed(u32::MAX), &[Reason::DefinitionChanged]);
     recomputes(&Case { forced: true, ..changed(0) }, &[Reason::DefinitionChanged, Reason::Forced]);
@@ -339,6 +278,10 @@ fn a_restored_date_outranks_its_removal() {
     recomputes(&Case { forced: true, ..case() }, &[Reason::Forced]);
     let dirty = with_rows(5, 12);
     recomputes(&Case { now: dirty, ..case() }, &[Reason::Dirty { dates: vec![day(5)] }]);
+    let half = Removed { restored: BTreeSet::from([day(4)]), ..removed };
+    let gone = with(|p| p.rows = BTreeMap::from([(day(4), 11)]));
+    let why = Refusal::BeyondRetention { dates: vec![day(5)], reasons: vec![Reason::DedupDay { date: day(4) }] };
+    refuses(&Case { removed: half, ..Case::of(gone) }, why, None);
 }
 
 #[rstest]
@@ -365,7 +308,9 @@ fn a_recreated_table_replaces_only_what_it_covers_again() {
     leaves(&Case { forced: true, ..recreated("2026-01-05T20:00:00Z", 5) }, Idle::RecreatedBehind);
     recomputes(&recreated("2026-01-06T00:00:00Z", 10), &[Reason::TableRecreated]);
     let lost = Refusal::FewerRows { dates: vec![day(4), day(5)] };
-    refuses(&recreated("2026-01-06T00:00:00Z", 5), lost, Some(Class::InputLost));
+    refuses(&recreated("2026-01-06T00:00:00Z", 5), lost.clone(), Some(Class::InputLost));
+    let last = with(|p| p.rewritten.extend([(day(4), 1), (day(5), 1)]));
+    refuses(&Case { last: Some(last), ..recreated("2026-01-06T00:00:00Z", 5) }, lost, Some(Class::InputLost));
 }
 
 #[rstest]
@@ -408,8 +353,7 @@ fn all_units_that_hold_rows_are_planned() {
 #[test]
 fn plans_are_json_that_says_why() {
     let dirty = Case::of(with_rows(5, 11)).plan();
-    let json =
-        r#"{"plan":"recompute","reasons":[{"reason":"dirty","dates":["2026-01-05"]}],"covered":1767765600000000}"#;
+    let json = r#"{"plan":"recompute","reasons":[{"reason":"dirty","dates":["2026-01-05"]}],"covered":"2026-01-07T06:00:00Z"}"#;
     assert_eq!(serde_json::to_string(&dirty).unwrap(), json);
     let idle = serde_json::to_string(&Case::of(pin()).plan()).unwrap();
     assert_eq!(idle, r#"{"plan":"nothing","why":"up_to_date"}"#);

@@ -1,35 +1,57 @@
 //! The finest windows of an aggregate, which its partial states are kept in, and which granularities
 //! can be rolled up from which.
 //!
-//! The base size is the greatest common divisor of the sizes under a day and, if there are days, weeks
-//! or months, of 15 minutes. Every midnight of today's zones is a multiple of 15 minutes, but history
-//! knows others: local mean time (Kyiv was +02:02:04 until 1924), Monrovia at −00:44:30 until 1972. A
-//! smaller base for all time would pay for that in every state, so a base window that a date's beginning
-//! falls into is cut in two there instead. So a base window lies in one window of each granularity,
-//! always; and where midnights are multiples of the base size, nothing is ever cut.
+//! A base window lies in one window of each granularity, always. Sizes under a day see to that by their
+//! greatest common divisor. The days, weeks and months of a zone do not begin at multiples of any size:
+//! half-hour zones, and in history local mean time (Kyiv was at +02:02:04 until 1924, Monrovia at
+//! −00:44:30 until 1972). A base so small that it divides every midnight there ever was would make every
+//! state pay for that, so a base window that the beginning of a day (week, month) falls into is cut in two
+//! there instead. Where those beginnings are multiples of its size, nothing is cut.
+//!
+//! What is kept uses 15 minutes where there are days, weeks or months, so that open days can be shown and
+//! today's midnights cut nothing ([`Base::of_states`]). What lives for one pass only can be as coarse as
+//! the granularities are ([`Base::coarsest`]).
 
 use super::{Granularity, Instant, OutOfRange, UnderDay, Window, Zone, aligned, window_of};
 
 /// What base windows are, for a list of granularities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Base {
-    /// Size of a base window that is not cut.
-    pub size: UnderDay,
-    /// Whether base windows are cut where a date of the zone begins, because days, weeks or months are
-    /// made from them.
-    pub cut: bool,
+pub enum Base {
+    /// Windows under a day, never cut: there are no days, weeks or months.
+    Aligned(UnderDay),
+    /// Windows under a day, cut where a window of this calendar granularity begins.
+    Cut(UnderDay, Granularity),
+    /// The windows of a calendar granularity: there are no sizes under a day.
+    Calendar(Granularity),
 }
 
 impl Base {
-    /// The base of windows of these granularities; `None` without any.
+    /// The base that the stored states of these granularities are kept in: with days, weeks or months
+    /// at most 15 minutes. `None` without any granularity.
     #[must_use]
-    pub fn of(granularities: &[Granularity]) -> Option<Self> {
-        let size = granularities.iter().map(|g| match g {
-            Granularity::Under(size) => *size,
-            Granularity::Day | Granularity::Week | Granularity::Month => UnderDay::QUARTER,
+    pub fn of_states(granularities: &[Granularity]) -> Option<Self> {
+        match Self::coarsest(granularities)? {
+            aligned @ Self::Aligned(_) => Some(aligned),
+            Self::Cut(size, at) => Some(Self::Cut(size.common(UnderDay::QUARTER), at)),
+            Self::Calendar(at) => Some(Self::Cut(UnderDay::QUARTER, at)),
+        }
+    }
+
+    /// The coarsest base that all of these granularities can be made from. `None` without any.
+    #[must_use]
+    pub fn coarsest(granularities: &[Granularity]) -> Option<Self> {
+        let under_day = granularities.iter().filter_map(|g| match g {
+            Granularity::Under(size) => Some(*size),
+            Granularity::Day | Granularity::Week | Granularity::Month => None,
         });
-        let cut = granularities.iter().any(|g| !matches!(g, Granularity::Under(_)));
-        Some(Self { size: size.reduce(UnderDay::common)?, cut })
+        let calendar = granularities.iter().copied().filter(|g| !matches!(g, Granularity::Under(_)));
+        // Weeks and months have nothing in common but days.
+        let in_common = |a, b| if a == b { a } else { Granularity::Day };
+        match (under_day.reduce(UnderDay::common), calendar.reduce(in_common)) {
+            (Some(size), None) => Some(Self::Aligned(size)),
+            (Some(size), Some(at)) => Some(Self::Cut(size, at)),
+            (None, at) => at.map(Self::Calendar),
+        }
     }
 
     /// The base window that `instant` lies in.
@@ -37,12 +59,11 @@ impl Base {
     /// # Errors
     /// As [`window_of`].
     pub fn window_of(self, zone: &Zone, instant: Instant) -> Result<Window, OutOfRange> {
-        let whole = aligned(self.size, instant)?;
-        if !self.cut {
-            return Ok(whole);
+        match self {
+            Self::Aligned(size) => aligned(size, instant),
+            Self::Calendar(granularity) => window_of(granularity, zone, instant),
+            Self::Cut(size, granularity) => Ok(aligned(size, instant)?.common(window_of(granularity, zone, instant)?)),
         }
-        let day = window_of(Granularity::Day, zone, instant)?;
-        Ok(Window { start: whole.start.max(day.start), end: whole.end.min(day.end) })
     }
 }
 

@@ -27,7 +27,7 @@ enum Rule {
         zone: Zone,
         kept: BTreeMap<Instant, Instant>,
     },
-    /// Aligned, and cut where a window of the inner binner ends.
+    /// Aligned, and cut where a window of the calendar binner begins.
     Cut(UnderDay, Box<Binner>),
 }
 
@@ -44,10 +44,11 @@ impl Binner {
     /// Bins into base windows.
     #[must_use]
     pub fn of_base(base: Base, zone: Zone) -> Self {
-        Self::with(match base {
-            Base { size, cut: false } => Rule::Aligned(size),
-            Base { size, cut: true } => Rule::Cut(size, Box::new(Self::new(Granularity::Day, zone))),
-        })
+        match base {
+            Base::Aligned(size) => Self::new(Granularity::Under(size), zone),
+            Base::Calendar(granularity) => Self::new(granularity, zone),
+            Base::Cut(size, granularity) => Self::with(Rule::Cut(size, Box::new(Self::new(granularity, zone)))),
+        }
     }
 
     /// The start of the window that `instant` lies in.
@@ -78,10 +79,7 @@ impl Binner {
     fn find(&mut self, instant: Instant) -> Result<Window, OutOfRange> {
         match &mut self.rule {
             Rule::Aligned(size) => aligned(*size, instant),
-            Rule::Cut(size, days) => {
-                let (whole, day) = (aligned(*size, instant)?, days.window(instant)?);
-                Ok(Window { start: whole.start.max(day.start), end: whole.end.min(day.end) })
-            }
+            Rule::Cut(size, calendar) => Ok(aligned(*size, instant)?.common(calendar.window(instant)?)),
             Rule::Calendar { granularity, zone, kept } => {
                 if let Some((start, end)) = kept.range(..=instant).next_back()
                     && instant < *end

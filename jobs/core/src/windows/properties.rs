@@ -127,14 +127,14 @@ proptest! {
         list in prop::collection::vec(sizes(), 1..4),
     ) {
         let (list, zone): (Vec<_>, _) = (list.into_iter().map(granularity).collect(), zone(name));
-        let base = Base::of(&list).unwrap();
-        let window = base.window_of(&zone, instant).unwrap();
-        prop_assert!(window.contains(instant));
-        prop_assert!(window.end.0 - window.start.0 <= base.size.micros());
-        prop_assert_eq!(base.window_of(&zone, window.end).unwrap().start, window.end);
-        for granularity in list {
-            let outer = window_of(granularity, &zone, window.start).unwrap();
-            prop_assert!(window.end <= outer.end, "{} in {}", window, outer);
+        for base in [Base::of_states(&list).unwrap(), Base::coarsest(&list).unwrap()] {
+            let window = base.window_of(&zone, instant).unwrap();
+            prop_assert!(window.contains(instant));
+            prop_assert_eq!(base.window_of(&zone, window.end).unwrap().start, window.end);
+            for granularity in &list {
+                let outer = window_of(*granularity, &zone, window.start).unwrap();
+                prop_assert!(window.end <= outer.end, "{} in {}", window, outer);
+            }
         }
     }
 
@@ -159,11 +159,15 @@ proptest! {
         us in prop::collection::vec(prop_oneof![0..90 * DAY_US, Just(3i64), at("1900-01-01T00:00:00Z").0..at("2100-01-01T00:00:00Z").0], 1..40),
     ) {
         let (granularity, zone) = (granularity(size), zone(name));
-        let base = Base::of(&[granularity]).unwrap();
+        let base = Base::of_states(&[granularity]).unwrap();
         let (mut plain, mut of_base) = (Binner::new(granularity, zone.clone()), Binner::of_base(base, zone.clone()));
         for instant in us.into_iter().map(Instant) {
-            prop_assert_eq!(plain.bin(instant).unwrap(), window_of(granularity, &zone, instant).unwrap().start);
-            prop_assert_eq!(of_base.window(instant).unwrap(), base.window_of(&zone, instant).unwrap());
+            let window = window_of(granularity, &zone, instant).unwrap();
+            prop_assert_eq!(plain.window(instant).unwrap(), window);
+            prop_assert_eq!(plain.bin(window.end).unwrap(), window.end);
+            for edge in [instant, window.start, Instant(window.start.0 - 1), window.end] {
+                prop_assert_eq!(of_base.window(edge).unwrap(), base.window_of(&zone, edge).unwrap());
+            }
         }
     }
 }
@@ -192,6 +196,8 @@ proptest! {
         let windows: Vec<_> = extent.iter().flat_map(|e| e.windows.iter()).map(|w| (w.start.0, w.end.0, day)).collect();
         prop_assert_eq!(&windows, &naive);
         if let Some(extent) = extent {
+            prop_assert_eq!(extent.windows.start(), naive.first().map(|w| Instant(w.0)));
+            prop_assert_eq!(extent.windows.end(), naive.last().map(|w| Instant(w.1)));
             let utc = |us| oracle::local(&TimeZone::UTC, us);
             let touched: BTreeSet<_> = naive.iter().flat_map(|w| (w.0..w.1).step_by(3_600_000_000).chain([w.1 - 1]).map(utc)).collect();
             prop_assert_eq!(extent.dates.iter().collect::<BTreeSet<_>>(), touched);

@@ -237,6 +237,17 @@ fn dates_without_windows(#[case] name: &str, #[case] size: &str, #[case] day: Da
 }
 
 #[test]
+fn a_stretch_too_short_for_a_window_is_not_the_units_start() {
+    // 7 November began at 02:30Z, was left after a minute, and began again at 03:30Z
+    let windows = Windows::of(granularity("1h"), &zone("America/St_Johns"), date(2010, 11, 7)).unwrap();
+    assert_eq!((windows.start(), windows.end()), (Some(at("2010-11-07T04:00:00Z")), Some(at("2010-11-08T04:00:00Z"))));
+    let short = Windows::of(granularity("30s"), &zone("America/St_Johns"), date(2010, 11, 7)).unwrap();
+    assert_eq!(short.iter().nth(1).unwrap().end, at("2010-11-07T02:31:00Z"));
+    assert_eq!(short.iter().nth(2).unwrap().start, at("2010-11-07T03:30:00Z"));
+    assert_eq!(short.ending_in(None, at("2010-11-07T03:00:00Z")).len(), 2);
+}
+
+#[test]
 fn covered_windows_are_counted_without_walking() {
     let windows = Windows::of(granularity("1h"), &zone("Europe/Kyiv"), date(2026, 1, 5)).unwrap();
     let start = windows.start().unwrap();
@@ -253,32 +264,53 @@ fn covered_windows_are_counted_without_walking() {
     assert!(windows.ending_in(Some(hour(5)), hour(3)).is_empty(), "a bound that fell covers nothing new");
 }
 
+/// A base as text: `5m`, `5m|1d` (cut at days), `|1d` (days).
+fn spell(base: Base) -> String {
+    match base {
+        Base::Aligned(size) => Granularity::Under(size).to_string(),
+        Base::Cut(size, at) => format!("{}|{at}", Granularity::Under(size)),
+        Base::Calendar(at) => format!("|{at}"),
+    }
+}
+
 #[rstest]
-#[case(&["5m", "1h"], "5m", false)]
-#[case(&["90s", "1m"], "30s", false)]
-#[case(&["5m", "1h", "1d"], "5m", true)]
-#[case(&["1h", "1d"], "15m", true)]
-#[case(&["1d"], "15m", true)]
-#[case(&["1mo", "1w"], "15m", true)]
-#[case(&["10m", "1d"], "5m", true)]
-#[case(&["25s", "1w"], "25s", true)]
-#[case(&["8h", "12h"], "4h", false)]
-fn bases(#[case] sizes: &[&str], #[case] base: &str, #[case] cut: bool) {
+#[case(&["5m", "1h"], "5m", "5m")]
+#[case(&["90s", "1m"], "30s", "30s")]
+#[case(&["8h", "12h"], "4h", "4h")]
+#[case(&["5m", "1h", "1d"], "5m|1d", "5m|1d")]
+#[case(&["1h", "1d"], "15m|1d", "1h|1d")]
+#[case(&["10m", "1d"], "5m|1d", "10m|1d")]
+#[case(&["25s", "1w"], "25s|1w", "25s|1w")]
+#[case(&["1d"], "15m|1d", "|1d")]
+#[case(&["1mo"], "15m|1mo", "|1mo")]
+#[case(&["1mo", "1mo"], "15m|1mo", "|1mo")]
+#[case(&["1mo", "1w"], "15m|1d", "|1d")]
+#[case(&["1mo", "1d", "1h"], "15m|1d", "1h|1d")]
+fn bases(#[case] sizes: &[&str], #[case] of_states: &str, #[case] coarsest: &str) {
     let list: Vec<_> = sizes.iter().map(|s| granularity(s)).collect();
-    let got = Base::of(&list).unwrap();
-    assert_eq!((Granularity::Under(got.size), got.cut), (granularity(base), cut));
-    assert_eq!(Base::of(&[]), None);
+    assert_eq!(spell(Base::of_states(&list).unwrap()), of_states);
+    assert_eq!(spell(Base::coarsest(&list).unwrap()), coarsest);
+}
+
+#[test]
+fn no_granularity_has_no_base() {
+    assert_eq!((Base::of_states(&[]), Base::coarsest(&[])), (None, None));
 }
 
 #[test]
 fn a_base_window_is_cut_where_history_has_an_odd_midnight_and_nowhere_else() {
-    let (kyiv, base) = (zone("Europe/Kyiv"), Base::of(&[Granularity::Day]).unwrap());
+    let (kyiv, base) = (zone("Europe/Kyiv"), Base::of_states(&[Granularity::Day]).unwrap());
     let cut = base.window_of(&kyiv, at("1910-05-01T21:50:00Z")).unwrap();
     assert_eq!(cut.to_string(), "[1910-05-01T21:45:00Z, 1910-05-01T21:57:56Z)", "+02:02:04");
     let rest = base.window_of(&kyiv, cut.end).unwrap();
     assert_eq!(rest.to_string(), "[1910-05-01T21:57:56Z, 1910-05-01T22:00:00Z)");
     let today = base.window_of(&kyiv, at("2026-05-01T21:00:00Z")).unwrap();
     assert_eq!(today.to_string(), "[2026-05-01T21:00:00Z, 2026-05-01T21:15:00Z)");
+    let mut binner = Binner::of_base(base, kyiv);
+    for (inside, window) in [(rest.start, rest), (cut.start, cut), (rest.start, rest), (today.end, today)] {
+        let expected = if window.contains(inside) { window.start } else { window.end };
+        assert_eq!(binner.bin(inside), Ok(expected));
+    }
 }
 
 #[rstest]
@@ -312,6 +344,14 @@ fn nesting_depends_on_the_time_too() {
     };
     assert!(!nests_in("1971-01-01T00:00:00Z", "1971-01-02T00:00:00Z"), "-00:44:30");
     assert!(nests_in("1973-01-01T00:00:00Z", "1973-01-02T00:00:00Z"));
+    // from -04:00 to -04:30 at 03:00 of 9 December: that day begins at a whole hour of UTC and ends at a half
+    let caracas = |from: &str, to: &str| {
+        let span = Window { start: at(from), end: at(to) };
+        nests(granularity("1h"), Granularity::Day, &zone("America/Caracas"), span).unwrap()
+    };
+    assert!(caracas("2007-12-08T12:00:00Z", "2007-12-09T04:00:00Z"));
+    assert!(!caracas("2007-12-09T12:00:00Z", "2007-12-09T13:00:00Z"));
+    assert!(!caracas("2007-12-08T12:00:00Z", "2007-12-09T04:00:00.000001Z"));
 }
 
 #[rstest]
