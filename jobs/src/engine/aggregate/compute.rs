@@ -24,6 +24,15 @@ use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// How long states live, which decides how fine their windows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Until the results of this pass: as coarse as the granularities are.
+    Pass,
+    /// In a table: fine enough to show a day that is still open.
+    Stored,
+}
+
 /// Partial states: one row per window and key.
 #[derive(Debug, Clone)]
 pub struct States {
@@ -99,15 +108,19 @@ impl States {
 }
 
 impl Definition {
-    /// States of `rows` by base window. Streams hold at least the needed columns of the raw table, under
+    /// States of `rows` by base window, one per key. Streams hold at least the needed columns of the raw table, under
     /// their names; each is read by a thread of its own.
     ///
     /// # Errors
     /// A stream's own error, a value that cannot be computed, or too little memory.
-    pub async fn partial(&self, rows: Vec<Batches>) -> Result<States> {
+    pub async fn partial(&self, rows: Vec<Batches>, life: Life) -> Result<States> {
+        let eaten = match life {
+            Life::Pass => &self.eaten.0,
+            Life::Stored => &self.eaten.1,
+        };
         let rows = Rows::new(Arc::clone(&self.source_schema), rows);
         let reduced = async {
-            let (input, halves) = self.eaten.plan(&self.session, rows).await?;
+            let (input, halves) = eaten.plan(&self.session, rows).await?;
             let partial = halves.partial(input)?;
             halves.reduce(halves.by_key(partial, self.session.parallel)?)
         };

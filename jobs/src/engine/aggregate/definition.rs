@@ -74,7 +74,8 @@ pub struct Definition {
     pub costs: Vec<Diagnostic>,
     pub(super) session: Session,
     pub(super) source_schema: SchemaRef,
-    pub(super) eaten: Eaten,
+    /// What the partial half eats, for states of one pass and for states that are stored.
+    pub(super) eaten: (Eaten, Eaten),
     pub(super) halves: Halves,
     pub(super) above: Above,
     /// States as DataFusion knows them, and as they are kept.
@@ -148,9 +149,9 @@ async fn define(
     if !sink.is_empty() {
         return None;
     }
-    let base = Base::of(&file.windows)?;
-    let bins = Bins::Base(base, file.zone.clone());
-    let built = build(&written, &typed, source, &bins, session).await;
+    let (pass, stored) = (Base::coarsest(&file.windows)?, Base::of_states(&file.windows)?);
+    let built =
+        build(&written, &typed, source, [pass, stored].map(|b| Bins::Base(b, file.zone.clone())), session).await;
     let Built { eaten, halves, above, needed, canonical, states } = match built {
         Ok(built) => built,
         Err(e) => {
@@ -158,13 +159,13 @@ async fn define(
             return None;
         }
     };
-    let Some(stored) = stored_schema(&states, 1 + typed.aggregation.group_expr.len()) else {
+    let Some(kept) = stored_schema(&states, 1 + typed.aggregation.group_expr.len()) else {
         sink.error(places.start(), "the states of this SELECT cannot be kept in a Delta table");
         return None;
     };
     let fingerprint = fingerprint(&canonical, &columns, file, source, lookups);
     let keeps =
-        format!("{STATES_FORMAT} {DATAFUSION_VERSION}\n{canonical}\n{:?} {:?}\n{states}", base, file.zone.name());
+        format!("{STATES_FORMAT} {DATAFUSION_VERSION}\n{canonical}\n{stored:?} {:?}\n{states}", file.zone.name());
     let costs = costs.into_iter().map(|(place, message, hint)| Diagnostic {
         file: file.path.clone(),
         place,
@@ -187,12 +188,12 @@ async fn define(
         eaten,
         halves,
         above,
-        states: (states, stored),
+        states: (states, kept),
     })
 }
 
 struct Built {
-    eaten: Eaten,
+    eaten: (Eaten, Eaten),
     halves: Halves,
     above: Above,
     needed: Vec<String>,
@@ -204,13 +205,13 @@ async fn build(
     written: &Parts,
     typed: &Parts,
     source: &Source,
-    bins: &Bins,
+    [pass, stored]: [Bins; 2],
     session: &Session,
 ) -> deltalake::datafusion::common::Result<Built> {
-    let eaten = Eaten::new(typed, source, bins, session)?;
-    let needed = eaten.needed(session)?;
+    let eaten = (Eaten::new(typed, source, &pass, session)?, Eaten::new(typed, source, &stored, session)?);
+    let needed = eaten.0.needed(session)?;
     let none = Rows::new(Arc::clone(&source.schema), Vec::new());
-    let (input, halves) = eaten.plan(session, none).await?;
+    let (input, halves) = eaten.0.plan(session, none).await?;
     let states = halves.partial(input)?.schema();
     let (above, canonical) = (Above::new(typed)?, canonical::text(written)?);
     Ok(Built { eaten, halves, above, needed, canonical, states })

@@ -76,7 +76,7 @@ async fn the_example_is_computed() {
         ("b", Some(1.5), "2026-03-29T20:59:59Z"),
     ]);
     let streams = [one, two].map(|b| futures::stream::iter([Ok(b)]).boxed()).into_iter().collect();
-    let states = definition.partial(streams).await.unwrap();
+    let states = definition.partial(streams, Life::Stored).await.unwrap();
     assert_eq!(states.len(), 5);
     let finished = definition.finish(&states).await.unwrap();
     let all: Vec<RecordBatch> = finished.into_iter().flat_map(|f| f.rows).collect();

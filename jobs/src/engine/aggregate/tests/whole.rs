@@ -224,6 +224,7 @@ fn same(ours: &[RecordBatch], theirs: &[RecordBatch], schema: &Arc<Schema>) -> R
 struct Split {
     runs: Vec<Vec<usize>>,
     parallel: usize,
+    life: Life,
 }
 
 fn run_of(trips: &[Trip], split: &Split, run: usize) -> Vec<Vec<RecordBatch>> {
@@ -262,7 +263,8 @@ async fn check_case(
     let definition = definition.map_err(|e| format!("{}: {}", case.aggregate(), crate::project::Report::new(e)))?;
     let mut runs = Vec::new();
     for run in 0..2 {
-        let states = definition.partial(streams(run_of(trips, split, run))).await.map_err(|e| e.to_string())?;
+        let states =
+            definition.partial(streams(run_of(trips, split, run)), split.life).await.map_err(|e| e.to_string())?;
         // as if they had been stored and read again
         let stored = states.batches().map(|b| super::super::types::cast(b, &definition.states_schema()).unwrap());
         runs.push(States::stored(stored.collect()));
@@ -279,7 +281,7 @@ async fn check_case(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4, ..ProptestConfig::default() })]
 
     #[test]
     fn the_parts_make_the_whole(
@@ -288,10 +290,12 @@ proptest! {
             (prop::collection::vec(trip(), n), (assigned(), assigned()))
         }),
         parallel in 1_usize..4,
+        stored in any::<bool>(),
         zone in prop::sample::select(vec!["Europe/Kyiv", "Asia/Kolkata", "UTC", "America/St_Johns"]),
         windows in prop::sample::select(vec!["5m 1h 1d", "1d", "1h 1w 1mo", "90m", "30s 1mo"]),
     ) {
-        let split = Split { runs: vec![runs.0, runs.1], parallel };
+        let life = if stored { Life::Stored } else { Life::Pass };
+        let split = Split { runs: vec![runs.0, runs.1], parallel, life };
         let windows: Vec<Granularity> = windows.split(' ').map(|w| w.parse().unwrap()).collect();
         runtime().block_on(async {
             for case in CASES {
