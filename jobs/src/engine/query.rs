@@ -10,7 +10,6 @@ use crate::lake::Lake;
 use crate::project::settings::LakeSettings;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
 use deltalake::datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use deltalake::datafusion::common::TableReference;
 use deltalake::datafusion::common::{DataFusionError, SchemaError};
@@ -109,10 +108,9 @@ fn layer(context: &SessionContext, reference: &TableReference) -> Result<Arc<dyn
 
 /// Says who must act on what DataFusion reports.
 pub(super) fn engine_error(error: DataFusionError) -> Error {
-    let error = match ours(error) {
-        Ok(ours) => return ours,
-        Err(error) => error,
-    };
+    if let Some(ours) = ours(&error) {
+        return ours;
+    }
     let new = |class, message: String| Error::new(Stage::Query, class, message);
     match error.find_root() {
         DataFusionError::SchemaError(schema, _) => schema_error(schema),
@@ -133,20 +131,15 @@ pub(super) fn engine_error(error: DataFusionError) -> Error {
     }
 }
 
-/// An error of ours that went through DataFusion.
-fn ours(error: DataFusionError) -> Result<Error, DataFusionError> {
-    match error {
-        DataFusionError::External(inner) => match inner.downcast::<Error>() {
-            Ok(ours) => Ok(*ours),
-            Err(inner) => Err(DataFusionError::External(inner)),
-        },
-        DataFusionError::Context(_, inner) => ours(*inner),
-        DataFusionError::ArrowError(inner, trace) => match *inner {
-            ArrowError::ExternalError(inner) => ours(DataFusionError::External(inner)),
-            inner => Err(DataFusionError::ArrowError(Box::new(inner), trace)),
-        },
-        other => Err(other),
-    }
+/// An error of ours that went through DataFusion, which may have shared it among threads: so it is
+/// written anew, its source as text.
+fn ours(error: &DataFusionError) -> Option<Error> {
+    let DataFusionError::External(inner) = error.find_root() else { return None };
+    let Error { stage, class, message, hint, source } = inner.downcast_ref::<Error>()?;
+    let because = std::iter::successors(source.as_deref().map(|s| s as &dyn std::error::Error), |s| s.source());
+    let because = because.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let source = (!because.is_empty()).then(|| because.into());
+    Some(Error { stage: *stage, class: *class, message: message.clone(), hint: hint.clone(), source })
 }
 
 fn schema_error(error: &SchemaError) -> Error {

@@ -40,6 +40,24 @@ pub fn load(dir: &Path, env: Env<'_>) -> Result<Settings, Report> {
     read(dir, env).into_settings()
 }
 
+/// Reads one aggregate's SQL file that need not be named in `deltaworks.yaml`; `path` is absolute or
+/// relative to the current folder.
+///
+/// # Errors
+/// Everything that is wrong with its header.
+pub fn aggregate_file(settings: &Settings, path: &Path) -> Result<AggregateFile, Report> {
+    let mut sink = Sink::new(path);
+    let names: Vec<&str> = settings.pipelines.iter().map(|p| p.name.as_str()).collect();
+    let read = match std::fs::read_to_string(path) {
+        Ok(text) => aggregate::read(&text, path, &names, &settings.pipelines, &mut sink),
+        Err(e) => {
+            sink.error(Place::START, format!("cannot be read: {}", e.kind()));
+            None
+        }
+    };
+    read.ok_or_else(|| Report::new(sink.into_found()))
+}
+
 /// What reading a project gave: settings if nothing is wrong, and what was looked at.
 #[derive(Default)]
 pub(super) struct Reading {

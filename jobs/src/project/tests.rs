@@ -5,7 +5,7 @@
 
 use super::contract::{BoundValue, Kind, Source, TimestampForm};
 use super::settings::{EventTime, ExtraFields, LookupFormat, RejectsLimit, Settings, Tombstones};
-use super::{check, find, load};
+use super::{aggregate_file, check, find, load};
 use crate::error::Class;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -108,6 +108,17 @@ fn aggregates_and_lookups_are_read() {
     assert_eq!((keepers.name.as_str(), keepers.key.as_str()), ("keepers", "id"));
     assert_eq!(keepers.format, LookupFormat::Csv);
     assert!(keepers.path.is_absolute() && keepers.path.ends_with("keepers.csv"));
+}
+
+#[test]
+fn an_aggregate_can_be_read_alone() {
+    let settings = good("full");
+    let path = fixtures("good/full/legs.sql");
+    assert_eq!(aggregate_file(&settings, &path).unwrap().name, "legs");
+    let missing = aggregate_file(&settings, &fixtures("none.sql")).unwrap_err().to_string();
+    assert!(missing.contains("none.sql:1:1: cannot be read: "), "{missing}");
+    let bad = aggregate_file(&settings, &fixtures("bad/aggregate_no_header/sql/per_hour.sql")).unwrap_err();
+    assert!(bad.to_string().contains("the file has no header"), "{bad}");
 }
 
 #[test]

@@ -66,13 +66,6 @@ pub struct Counted {
 }
 
 impl States {
-    /// States that were stored, in batches of the definition's states schema. There may be several per
-    /// window and key: [`Definition::merge`] makes them one.
-    #[must_use]
-    pub fn stored(batches: Vec<RecordBatch>) -> Self {
-        Self { parts: vec![batches] }
-    }
-
     /// All of them, in the schema that they are stored in.
     pub fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
         self.parts.iter().flatten()
@@ -126,6 +119,26 @@ impl Definition {
         };
         let reduced = reduced.await.map_err(|e| self.failed(e))?;
         self.states(reduced).await
+    }
+
+    /// States that were stored under this definition's states fingerprint. There may be several per window
+    /// and key: [`Self::merge`] makes them one.
+    ///
+    /// # Errors
+    /// [`Class::Internal`] if their columns are not those of the definition's states.
+    pub fn stored(&self, batches: &[RecordBatch]) -> Result<States> {
+        let schema = &self.states.1;
+        let stored = batches.iter().map(|batch| {
+            let have = batch.schema();
+            let have = have.fields().iter().map(|f| (f.name(), f.data_type()));
+            if !have.eq(schema.fields().iter().map(|f| (f.name(), f.data_type()))) {
+                let message =
+                    format!("aggregate `{}`: stored states have other columns than its definition", self.name);
+                return Err(Error::new(Stage::Query, Class::Internal, message));
+            }
+            cast(batch, schema).map_err(|e| self.failed(e.into()))
+        });
+        Ok(States { parts: vec![stored.collect::<Result<_>>()?] })
     }
 
     /// One state per window and key out of several: of several runs, or as they were stored.
@@ -238,9 +251,23 @@ impl Definition {
     }
 
     fn failed(&self, error: DataFusionError) -> Error {
+        let too_little = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
         let error = engine_error(error);
-        Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error }
+        let error = Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error };
+        if too_little { error.because(OutOfMemory) } else { error }
     }
+}
+
+/// Marks an error that fewer rows at a time would avoid.
+#[derive(Debug, thiserror::Error)]
+#[error("fewer rows at a time would need less")]
+struct OutOfMemory;
+
+/// Whether a computation ended because its memory was too small for its rows: the same rows in smaller
+/// portions may pass.
+#[must_use]
+pub fn is_out_of_memory(error: &Error) -> bool {
+    error.source.as_ref().is_some_and(|source| source.is::<OutOfMemory>())
 }
 
 /// The values as they pass, counted by window.

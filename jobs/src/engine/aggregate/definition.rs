@@ -135,7 +135,7 @@ async fn define(
 ) -> Option<Definition> {
     let Planned { places, written, typed } = parse::plan(&file.sql, source, lookups, session, sink).await?;
     let mut judge = Judge { places: &places, pipeline: &source.name, lookups, sink, costs: Vec::new() };
-    let judged = judge.written(&written).and_then(|parts| Ok((parts, self::parts(&typed))));
+    let judged = judge.written(&written).map(|written| (written, parts(&typed)));
     let (written, typed) = match judged {
         Ok((written, typed)) => (written?, typed?),
         Err(e) => {

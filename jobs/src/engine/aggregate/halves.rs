@@ -22,7 +22,9 @@ use deltalake::datafusion::functions::core::expr_fn::get_field;
 use deltalake::datafusion::logical_expr::execution_props::ExecutionProps;
 use deltalake::datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Sort};
 use deltalake::datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use deltalake::datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, col, lit};
+use deltalake::datafusion::logical_expr::{
+    Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, col, lit,
+};
 use deltalake::datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use deltalake::datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use deltalake::datafusion::physical_expr::{Partitioning, PhysicalExpr};
@@ -77,8 +79,8 @@ pub(super) struct Halves {
 impl Eaten {
     /// What the calls of `parts` eat, by base window.
     pub(super) fn new(parts: &Parts, source: &Source, bins: &Bins, session: &Session) -> Result<Self> {
-        let input = parts.aggregation.input.as_ref();
-        let Some(qualifier) = pipeline_qualifier(input, &source.name) else {
+        let input = lookups_kept(parts.aggregation.input.as_ref())?;
+        let Some(qualifier) = pipeline_qualifier(&input, &source.name) else {
             return internal_err!("the pipeline is not under the aggregation");
         };
         let mut columns = Columns { schema: input.schema().as_ref().clone(), exprs: Vec::new() };
@@ -105,7 +107,7 @@ impl Eaten {
             calls.push(columns.call(&count(session, counted)?, &place)?);
         }
         let named = calls.into_iter().enumerate().map(|(n, call)| call.alias(result_column(n))).collect();
-        let plan = LogicalPlanBuilder::from(input.clone()).project(columns.exprs)?.build()?;
+        let plan = LogicalPlanBuilder::from(input).project(columns.exprs)?.build()?;
         Ok(Self { plan, calls: named, groups, pipeline: source.name.clone() })
     }
 
@@ -196,6 +198,30 @@ impl Halves {
         let schema = Arc::clone(&self.input_schema);
         Ok(Arc::new(AggregateExec::try_new(mode, group, calls, filters, states, schema)?))
     }
+}
+
+/// The plan with each join turned round. A hash join keeps its left side in memory, and DataFusion knows
+/// the size of neither: left as they are written, joins would keep all rows of the pipeline.
+fn lookups_kept(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    Ok(match plan {
+        LogicalPlan::Filter(filter) => {
+            LogicalPlan::Filter(Filter::try_new(filter.predicate.clone(), Arc::new(lookups_kept(&filter.input)?))?)
+        }
+        LogicalPlan::Join(join) => {
+            let on = join.on.iter().map(|(left, right)| (right.clone(), left.clone())).collect();
+            LogicalPlan::Join(Join::try_new(
+                Arc::clone(&join.right),
+                Arc::new(lookups_kept(&join.left)?),
+                on,
+                join.filter.clone(),
+                join.join_type.swap(),
+                join.join_constraint,
+                join.null_equality,
+                join.null_aware,
+            )?)
+        }
+        other => other.clone(),
+    })
 }
 
 /// The qualifier of the pipeline's columns under FROM, JOIN and WHERE.

@@ -67,6 +67,12 @@ impl Lookups {
         if sink.is_empty() { Ok(Self { tables }) } else { Err(sink.into_found()) }
     }
 
+    /// Puts a lookup in the place of the one of its name.
+    #[cfg(test)]
+    pub(super) fn put(&mut self, name: &str, lookup: Lookup) {
+        self.tables.insert(name.to_owned(), lookup);
+    }
+
     /// The lookup of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Lookup> {
@@ -123,7 +129,7 @@ fn read_csv(path: &Path) -> Result<Content, Box<dyn std::error::Error + Send + S
     let reader = arrow::csv::ReaderBuilder::new(Arc::clone(&schema)).with_format(format).build(File::open(path)?)?;
     let batches = reader.collect::<Result<Vec<_>, _>>()?;
     let all = concat_batches(&schema, &batches)?;
-    let types = all.columns().iter().map(|column| csv_type(column));
+    let types = all.columns().iter().map(csv_type);
     let fields = schema.fields().iter().zip(types).map(|(field, kind)| Field::new(field.name(), kind, true));
     let typed = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     Ok((Arc::clone(&typed), vec![cast(&all, &typed)?]))

@@ -28,7 +28,7 @@ mod source;
 mod types;
 
 pub use check::{Checked, check};
-pub use compute::{Counted, Finished, Life, States};
+pub use compute::{Counted, Finished, Life, States, is_out_of_memory};
 pub use definition::{Definition, OutputColumn, RESERVED};
 pub use lookups::{Lookup, Lookups};
 pub use rows::Batches;

@@ -159,6 +159,10 @@ fn planning_error(error: &DataFusionError, root: &str) -> (String, Option<String
             Some("give each an alias of its own: `AS name`".to_owned()),
         );
     }
+    if let Some((column, _)) = text.split_once(" must appear in GROUP BY clause") {
+        let hint = "group by it, or aggregate it: `min`, `max`, `first_value(… ORDER BY …)`";
+        return (format!("{} is neither grouped by nor aggregated", ticks(&lower(column))), Some(hint.to_owned()));
+    }
     let inner = text.rsplit_once("Error during planning: ").map_or(text, |(_, inner)| inner);
     let line = inner.lines().next().unwrap_or_default();
     let line = line.split_once(". No function matches").map_or(line, |(said, _)| said);

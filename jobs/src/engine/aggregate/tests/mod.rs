@@ -1,5 +1,6 @@
 //! Aggregates end to end.
 
+mod edges;
 mod first;
 mod golden;
 mod lookups;
