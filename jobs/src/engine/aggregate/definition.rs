@@ -119,6 +119,13 @@ impl Definition {
         self.columns.iter().filter(|c| c.key.is_some())
     }
 
+    /// Whether states hold every value of a window and key, as those of medians do, so that their memory
+    /// grows with the rows.
+    #[must_use]
+    pub const fn holds_values(&self) -> bool {
+        !self.costs.is_empty()
+    }
+
     /// Schema of stored states.
     #[must_use]
     pub fn states_schema(&self) -> SchemaRef {

@@ -190,7 +190,12 @@ fn schema_error(error: &SchemaError, places: &Places) -> (Place, String, Option<
         SchemaError::FieldNotFound { field, valid_fields } => {
             let names: Vec<&str> = valid_fields.iter().map(|f| f.name()).collect();
             let place = places.any(&[field.name()]);
-            (place, format!("unknown column `{}`", field.flat_name()), Some(nearest(field.name(), names)))
+            let capitals = names.iter().find(|n| **n != field.name() && n.eq_ignore_ascii_case(field.name()));
+            let hint = capitals.map_or_else(
+                || nearest(field.name(), names.iter().copied()),
+                |name| format!("write `\"{name}\"`: SQL takes names without quotes as lower case"),
+            );
+            (place, format!("unknown column `{}`", field.flat_name()), Some(hint))
         }
         SchemaError::AmbiguousReference { field } => {
             let message = format!("`{}` is a column of more than one table", field.name());

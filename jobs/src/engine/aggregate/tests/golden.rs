@@ -67,6 +67,9 @@ async fn good_selects_are_understood() {
             Ok(definition) => definition,
             Err(errors) => return format!("refused:\n{}\n", crate::project::Report::new(errors)),
         };
+        for schema in [definition.result_schema(), definition.states_schema()] {
+            crate::lake::schema::supported(&schema).unwrap();
+        }
         let mut said = String::new();
         for column in &definition.columns {
             let role = column.key.map_or("value".to_owned(), |k| format!("key {k}"));

@@ -2,12 +2,16 @@
 
 use super::super::Lookups;
 use super::session;
+use crate::lake::{Commit, CommitOutcome, FileProfile, Lake, TableName, TableSpec, encode};
 use crate::project::Place;
-use crate::project::settings::{LookupFile, LookupFormat, Settings};
-use arrow::array::{ArrayRef, Int32Array, LargeStringArray, RecordBatch};
+use crate::project::settings::{LakeSettings, LookupFile, LookupFormat, Options, Settings};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::pretty::pretty_format_batches;
 use parquet::arrow::ArrowWriter;
 use rstest::rstest;
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,6 +81,36 @@ async fn the_fingerprint_is_of_the_content() {
     assert_ne!(one, of("id,n\n1,a\n2,\n").await, "a null");
     assert_ne!(one, of("id,m\n1,a\n2,b\n").await, "another name");
     assert_ne!(one, of("id,n\n1,a\n2,b\n3,\n").await, "another row");
+}
+
+#[tokio::test]
+async fn a_delta_table_is_read_at_its_newest_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url::Url::from_directory_path(folder.path().join("a lake")).unwrap();
+    let lake = Lake::open(&LakeSettings { url, storage: Options::default() }).unwrap();
+    let schema =
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("name", DataType::Utf8, true)]));
+    let name = TableName::new("reference", "sites");
+    let spec =
+        TableSpec { name, schema, partition_columns: Vec::new(), properties: BTreeMap::new(), description: None };
+    let mut table = lake.ensure_table(&spec).await.unwrap();
+    for ids in [vec![2, 1], vec![3]] {
+        let names = StringArray::from_iter_values(ids.iter().map(|i| format!("site {i}")));
+        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(ids.clone())), Arc::new(names)];
+        let batch = RecordBatch::try_new(Arc::clone(&spec.schema), columns).unwrap();
+        let file = encode(&FileProfile::new(Arc::clone(&spec.schema)), [Ok(batch)]).unwrap();
+        let adds = vec![table.sink().put(BTreeMap::new(), file).await.unwrap()];
+        let identity = json!({ "run_id": "one", "sequence": ids.len() });
+        let commit = Commit { adds, ..Commit::new("WRITE", &identity).unwrap() };
+        assert!(matches!(table.commit(commit).await, CommitOutcome::Committed(_)));
+    }
+    let path = folder.path().join("a lake/reference/sites");
+    let lookups = Lookups::load(&settings(&path, LookupFormat::Delta, "id"), &session(2)).await.unwrap();
+    let shown = pretty_format_batches(std::slice::from_ref(&lookups.get("sites").unwrap().rows)).unwrap().to_string();
+    assert_eq!(shown.lines().filter(|l| l.contains("site ")).count(), 3, "{shown}");
+    let csv = csv("id,name\n1,site 1\n2,site 2\n3,site 3\n", "id").await.unwrap();
+    let fingerprint = |lookups: &Lookups| lookups.get("sites").unwrap().fingerprint.clone();
+    assert_eq!(fingerprint(&csv), fingerprint(&lookups), "the format does not count");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Aggregates end to end.
 
 mod edges;
+mod example;
 mod first;
 mod golden;
 mod lookups;
