@@ -185,3 +185,32 @@ impl Cut {
         Self { mantissa: root, exponent: exponent / 2, more: more || root * root != mantissa }.round()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Halfway between two doubles, of which the lower is even.
+    const TIE: u128 = (1 << 53) + 1;
+
+    #[test]
+    fn a_rest_of_any_division_breaks_a_tie() {
+        let tie = |more: u128| {
+            let number = Natural::from(15 * TIE).shifted(10);
+            let digits = number.0.into_iter().enumerate();
+            digits.map(|(i, digit)| digit + if i == 0 { more as u32 } else { 0 }).collect::<Natural>()
+        };
+        let even = 2_f64.powi(53) * 2_f64.powi(320);
+        assert_eq!(tie(0).divided(0, &[3, 5]).round(), even);
+        assert_eq!(tie(1).divided(0, &[3, 5]).round(), (2_f64.powi(53) + 2.0) * 2_f64.powi(320));
+        assert_eq!(tie(4).divided(0, &[5, 3]).round(), (2_f64.powi(53) + 2.0) * 2_f64.powi(320));
+    }
+
+    #[test]
+    fn a_bit_below_the_root_breaks_a_tie() {
+        let root = TIE << 10;
+        let square = |more| Natural::from(2 * root * root + more).divided(1, &[]).sqrt();
+        assert_eq!(square(0), 2_f64.powi(53) * 2_f64.powi(11));
+        assert_eq!(square(1), (2_f64.powi(53) + 2.0) * 2_f64.powi(11));
+    }
+}

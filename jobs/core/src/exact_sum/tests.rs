@@ -359,3 +359,61 @@ fn values_of_one_size_stay_small() {
     assert!(state.heap_bytes() > 0);
     assert!(size_of::<ExactSum>() <= 72 && size_of::<ExactMoments>() <= 160);
 }
+
+#[test]
+fn the_least_bit_breaks_a_tie() {
+    let half = 2_f64.powi(-53);
+    assert_eq!(sum(&[1.0, half]).value(), 1.0);
+    for power in 54..=1074 {
+        let least = f64::from_bits(1) * 2_f64.powi(1074 - power);
+        assert_eq!(sum(&[1.0, half, least]).value(), 1.0 + 2.0 * half, "{power}");
+        assert_eq!(sum(&[1.0, half, -least]).value(), 1.0, "{power}");
+        assert_eq!(sum(&[-1.0, -half, -least]).mean(), sum(&[1.0, half, least]).mean().map(|mean| -mean), "{power}");
+    }
+}
+
+#[test]
+fn carries_are_passed_on_in_time_wherever_a_limb_is_cut() {
+    for power in 0..32 {
+        let value = (2.0 - f64::EPSILON) * 2_f64.powi(power);
+        let mut state = ExactSum::default();
+        (0..5000).for_each(|_| state.add(value));
+        assert_eq!(state.mean(), Some(value));
+    }
+}
+
+#[test]
+fn any_number_of_values_is_divided_right() {
+    let mut state = moments(&[1.0, 2.0, 4.0]);
+    for doublings in 0..61 {
+        assert_eq!(state.count(), 3 << doublings);
+        assert_eq!(state.variance(Divisor::Population, 0), Some(14.0 / 9.0));
+        let deviation = state.deviation(Divisor::Population, 0).unwrap();
+        assert!(is_nearest(deviation, &Big::new(14).shift(2148), &Big::new(9), true), "{deviation}");
+        let copy = state.clone();
+        state.merge(&copy);
+    }
+}
+
+#[test]
+fn a_mean_that_vanishes_has_no_sign() {
+    let mean = sum(&[-5e-324, 0.0, 0.0, 0.0]).mean().unwrap();
+    assert_eq!(mean.to_bits(), 0);
+}
+
+#[rstest]
+#[case(&[8, 1, 0], "flags")]
+#[case(&[0, 0, 2, 20, 1], "count")]
+#[case(&[1, 0, 0], "count")]
+#[case(&[0, 1, 1], "no sign")]
+#[case(&[0, 1, 4, 20, 0, 1], "shortest")]
+#[case(&[0, 1, 4, 20, 1, 0], "shortest")]
+#[case(&[0, 0x81, 0, 0], "shortest")]
+#[case(&[0, 1, 2, 0xff, 0x7f, 1], "out of range")]
+#[case(&[0, 1, 2, 20], "cut short")]
+#[case(&[0, 1, 2, 20, 1, 7], "follows")]
+fn bytes_that_no_sum_writes_are_refused(#[case] state: &[u8], #[case] message: &str) {
+    let error = ExactSum::decode(state).unwrap_err().to_string();
+    assert!(error.contains(message), "{error}");
+    assert_eq!(bytes(&ExactSum::decode(&[0, 1, 2, 20, 1]).unwrap()), [0, 1, 2, 20, 1]);
+}

@@ -113,9 +113,9 @@ impl<K: Key> Summary for KeySet<K> {
         Ok(())
     }
 
-    fn write_state(&self, out: &mut Vec<u8>) {
+    fn write_state(self, out: &mut Vec<u8>) {
         out.reserve(self.len() * K::WIDTH);
-        self.iter().for_each(|key| key.write(out));
+        self.drain(|key| key.write(out));
     }
 
     fn heap_bytes(&self) -> usize {

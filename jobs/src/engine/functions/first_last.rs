@@ -98,10 +98,10 @@ impl<const LAST: bool> Summary for Winner<LAST> {
     }
 
     /// A checksum goes before the row: arrow stops the process at bytes that are not a row.
-    fn write_state(&self, out: &mut Vec<u8>) {
-        if let Some(row) = &self.0 {
-            out.extend_from_slice(&checksum(row));
-            out.extend_from_slice(row);
+    fn write_state(self, out: &mut Vec<u8>) {
+        if let Some(row) = self.0 {
+            out.extend_from_slice(&checksum(&row));
+            out.extend_from_slice(&row);
         }
     }
 

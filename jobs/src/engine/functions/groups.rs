@@ -23,8 +23,8 @@ pub(super) trait Summary: Default + Send + Sync + 'static {
     fn is_empty(&self) -> bool;
     /// Adds what another summary wrote.
     fn merge_state(&mut self, state: &[u8]) -> Result<()>;
-    /// Appends the canonical bytes.
-    fn write_state(&self, out: &mut Vec<u8>);
+    /// Appends the canonical bytes, letting go of memory on the way.
+    fn write_state(self, out: &mut Vec<u8>);
     /// Bytes held outside the value itself.
     fn heap_bytes(&self) -> usize;
 }

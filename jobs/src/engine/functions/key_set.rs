@@ -109,9 +109,12 @@ impl<K: Key> KeySet<K> {
         self.tables().iter().map(Table::len).sum()
     }
 
-    /// The keys in ascending order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = K> {
-        self.tables().iter().flat_map(Table::iter)
+    /// Calls with the keys in ascending order, letting go of each part when it is done.
+    pub(super) fn drain(self, call: impl FnMut(K)) {
+        match self {
+            Self::Few(table) => table.keys().for_each(call),
+            Self::Many(parts) => parts.tables.into_iter().flat_map(Table::keys).for_each(call),
+        }
     }
 
     /// Bytes held outside the value itself.
@@ -135,7 +138,7 @@ impl<K: Key> KeySet<K> {
         let keys = std::mem::take(self);
         let tables = std::array::from_fn(|_| Table::default());
         *self = Self::Many(Box::new(Parts { tables, heap_bytes: 0 }));
-        keys.iter().for_each(|key| self.insert(key));
+        keys.drain(|key| self.insert(key));
     }
 }
 
@@ -213,9 +216,9 @@ impl<K: Key> Table<K> {
         self.used as usize + usize::from(self.has_zero)
     }
 
-    fn iter(&self) -> impl Iterator<Item = K> {
+    fn keys(self) -> impl Iterator<Item = K> {
         let zero = self.has_zero.then(K::default);
-        zero.into_iter().chain(self.slots.iter().copied().filter(|key| *key != K::default()))
+        zero.into_iter().chain(self.slots.into_iter().filter(|key| *key != K::default()))
     }
 
     #[inline]
@@ -275,6 +278,12 @@ mod tests {
         set
     }
 
+    fn sorted<K: Key>(set: &KeySet<K>) -> Vec<K> {
+        let mut keys = Vec::new();
+        set.clone().drain(|key| keys.push(key));
+        keys
+    }
+
     /// Spread keys, and such as crowd at either end or in the middle of the range.
     fn key() -> impl Strategy<Value = u64> {
         prop_oneof![any::<u64>(), 0..50_u64, (u64::MAX - 50)..=u64::MAX, (1 << 63)..(1 << 63) + 50_u64]
@@ -283,16 +292,15 @@ mod tests {
     proptest! {
         #[test]
         fn it_holds_what_a_set_holds(keys in prop::collection::vec(key(), 0..400)) {
-            let model: BTreeSet<u64> = keys.iter().copied().collect();
+            let model: Vec<u64> = keys.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
             let mut set = filled(keys.iter().copied());
             prop_assert_eq!(set.len(), model.len());
-            prop_assert!(set.iter().eq(model.iter().copied()));
-            let sorted: Vec<u64> = set.iter().collect();
-            set.reserve(sorted.len());
-            sorted.into_iter().for_each(|key| set.insert(key));
-            prop_assert!(set.iter().eq(model.iter().copied()));
-            let wide = filled(keys.iter().map(|key| u128::from(*key) << 64 | 7));
-            prop_assert!(wide.iter().eq(model.iter().map(|key| u128::from(*key) << 64 | 7)));
+            prop_assert_eq!(&sorted(&set), &model);
+            set.reserve(model.len());
+            model.iter().for_each(|key| set.insert(*key));
+            prop_assert_eq!(&sorted(&set), &model);
+            let wide = |key: &u64| u128::from(*key) << 64 | 7;
+            prop_assert_eq!(sorted(&filled(keys.iter().map(wide))), model.iter().map(wide).collect::<Vec<_>>());
         }
     }
 
@@ -313,13 +321,13 @@ mod tests {
         assert_eq!(set.len(), count as usize);
         let mut expected: Vec<u128> = (0..count).map(spread).collect();
         expected.sort_unstable();
-        assert!(set.iter().eq(expected.iter().copied()));
+        assert_eq!(sorted(&set), expected);
         let mut copy = KeySet::default();
         copy.reserve(expected.len());
         let room = copy.heap_bytes();
         expected.iter().for_each(|key| copy.insert(*key));
-        assert!(copy.iter().eq(set.iter()) && copy.heap_bytes() < room + room / 8);
-        assert!(filled(expected.into_iter().rev()).iter().eq(set.iter()));
+        assert!(sorted(&copy) == expected && copy.heap_bytes() < room + room / 8);
+        assert_eq!(sorted(&filled(expected.iter().rev().copied())), expected);
         assert!(most < 25.0, "{most} bytes a key");
     }
 }

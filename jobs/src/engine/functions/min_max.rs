@@ -84,7 +84,7 @@ impl<const MAX: bool> Summary for Extreme<MAX> {
         Ok(())
     }
 
-    fn write_state(&self, out: &mut Vec<u8>) {
+    fn write_state(self, out: &mut Vec<u8>) {
         out.extend(self.0.iter().flat_map(|key| key.to_le_bytes()));
     }
 

@@ -84,7 +84,7 @@ impl Summary for ExactSum {
         Ok(())
     }
 
-    fn write_state(&self, out: &mut Vec<u8>) {
+    fn write_state(self, out: &mut Vec<u8>) {
         self.encode(out);
     }
 

@@ -4,6 +4,7 @@
 mod memory;
 mod model;
 mod states;
+mod types;
 
 use super::register;
 use arrow::array::{ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};

@@ -58,7 +58,7 @@ impl Summary for ExactMoments {
         Ok(())
     }
 
-    fn write_state(&self, out: &mut Vec<u8>) {
+    fn write_state(self, out: &mut Vec<u8>) {
         self.encode(out);
     }
 

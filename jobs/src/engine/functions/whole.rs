@@ -112,7 +112,7 @@ impl<N: Wide> Summary for Whole<N> {
     }
 
     /// The count in 8 bytes, then the sum in as few bytes as show its sign, least first.
-    fn write_state(&self, out: &mut Vec<u8>) {
+    fn write_state(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.count.to_le_bytes());
         out.extend_from_slice(shortest(&self.sum.widest().to_le_bytes()));
     }
