@@ -7,7 +7,7 @@
 
 use super::definition::Definition;
 use super::functions::{Bins, window_starts};
-use super::halves::COUNTS;
+use super::halves::{COUNTS, Role};
 use super::rows::{Batches, Rows};
 use super::types::cast;
 use crate::engine::query::engine_error;
@@ -52,16 +52,18 @@ pub struct Finished {
     pub counted: BTreeMap<i64, Counted>,
 }
 
-/// What was counted in one window, all keys together, before HAVING.
+/// What was counted in one window, all keys together, before HAVING; only what WHERE and joins let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counted {
-    /// Keys.
+    /// Keys that have events.
     pub keys: u64,
-    /// Rows that WHERE and joins let through.
+    /// Events.
     pub events: i64,
     /// Late ones among them.
     pub late: i64,
-    /// Fills among them.
+    /// Duplicates, which are no events.
+    pub duplicates: i64,
+    /// Fills among the events.
     pub filled: i64,
 }
 
@@ -101,12 +103,25 @@ impl States {
 }
 
 impl Definition {
-    /// States of `rows` by base window, one per key. Streams hold at least the needed columns of the raw table, under
-    /// their names; each is read by a thread of its own.
+    /// States of `rows` by base window, one per key. Streams hold at least the needed columns of the raw
+    /// table, under their names; each is read by a thread of its own.
     ///
     /// # Errors
     /// A stream's own error, a value that cannot be computed, or too little memory.
     pub async fn partial(&self, rows: Vec<Batches>, life: Life) -> Result<States> {
+        self.partial_as(Role::Counted, rows, life).await
+    }
+
+    /// States of `rows` that do not count, but for the column `duplicates`: merge them with those of the
+    /// rows that do. A window and key that has nothing else makes no row.
+    ///
+    /// # Errors
+    /// As [`Self::partial`].
+    pub async fn duplicates(&self, rows: Vec<Batches>, life: Life) -> Result<States> {
+        self.partial_as(Role::Duplicates, rows, life).await
+    }
+
+    async fn partial_as(&self, role: Role, rows: Vec<Batches>, life: Life) -> Result<States> {
         let eaten = match life {
             Life::Pass => &self.eaten.0,
             Life::Stored => &self.eaten.1,
@@ -114,7 +129,7 @@ impl Definition {
         let rows = Rows::new(Arc::clone(&self.source_schema), rows);
         let reduced = async {
             let (input, halves) = eaten.plan(&self.session, rows).await?;
-            let partial = halves.partial(input)?;
+            let partial = halves.partial(input, role)?;
             halves.reduce(halves.by_key(partial, self.session.parallel)?)
         };
         let reduced = reduced.await.map_err(|e| self.failed(e))?;
@@ -287,12 +302,13 @@ fn count(batch: &RecordBatch, counted: &mut BTreeMap<i64, Counted>) -> Option<()
     let starts = batch.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
     let first = batch.num_columns().checked_sub(COUNTS.len())?;
     let column = |n: usize| batch.column(first + n).as_primitive_opt::<Int64Type>();
-    let (events, late, filled) = (column(0)?, column(1)?, column(2)?);
+    let (events, late, duplicates, filled) = (column(0)?, column(1)?, column(2)?, column(3)?);
     for (row, start) in starts.values().iter().enumerate() {
         let window = counted.entry(*start).or_default();
-        window.keys += 1;
+        window.keys += u64::from(events.value(row) > 0);
         window.events += events.value(row);
         window.late += late.value(row);
+        window.duplicates += duplicates.value(row);
         window.filled += filled.value(row);
     }
     Some(())

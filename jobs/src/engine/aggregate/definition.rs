@@ -6,7 +6,7 @@
 use super::canonical;
 use super::finish::Above;
 use super::functions::Bins;
-use super::halves::{Eaten, Halves};
+use super::halves::{Eaten, Halves, Role};
 use super::lookups::Lookups;
 use super::parse::{self, Planned, refused_plan};
 use super::places::Places;
@@ -21,7 +21,6 @@ use crate::project::{Diagnostic, Place};
 use arrow::datatypes::{DataType, SchemaRef};
 use deltalake::datafusion::DATAFUSION_VERSION;
 use deltalake::datafusion::logical_expr::Expr;
-use deltalake::datafusion::physical_plan::ExecutionPlan as _;
 use deltaworks_core::windows::{Base, Granularity, Zone};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -219,7 +218,7 @@ async fn build(
     let needed = eaten.0.needed(session)?;
     let none = Rows::new(Arc::clone(&source.schema), Vec::new());
     let (input, halves) = eaten.0.plan(session, none).await?;
-    let states = halves.partial(input)?.schema();
+    let states = halves.partial(input, Role::Counted)?.schema();
     let (above, canonical) = (Above::new(typed)?, canonical::text(written)?);
     Ok(Built { eaten, halves, above, needed, canonical, states })
 }

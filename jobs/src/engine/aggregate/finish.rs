@@ -14,7 +14,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Date32Array, RecordBatch, StringArr
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use deltalake::datafusion::common::Result as EngineResult;
 use deltalake::datafusion::datasource::provider_as_source;
-use deltalake::datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col};
+use deltalake::datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use deltalake::datafusion::physical_plan::collect;
 use deltaworks_core::windows::{Binner, Granularity, OutOfRange, Zone, window_date};
 use jiff::civil::date;
@@ -44,6 +44,8 @@ impl Above {
     /// The plan over `values`: window start, the user's columns, the counts; by window and keys.
     fn plan(&self, values: Arc<Rows>, keys: usize) -> EngineResult<LogicalPlan> {
         let mut plan = LogicalPlanBuilder::scan(VALUES, provider_as_source(values), None)?;
+        // what has duplicates only is no window
+        plan = plan.filter(col(result_column(self.calls)).gt(lit(0_i64)))?;
         if let Some(having) = &self.having {
             plan = plan.filter(having.clone())?;
         }
@@ -82,7 +84,7 @@ pub(super) fn result_schema(columns: &[OutputColumn]) -> SchemaRef {
 
 impl Definition {
     /// Schema of results: `granularity`, `window_start`, `window_end`, `window_date`, the user's columns,
-    /// `events`, `late`, `filled`.
+    /// `events`, `late`, `duplicates`, `filled`.
     #[must_use]
     pub fn result_schema(&self) -> SchemaRef {
         result_schema(&self.columns)

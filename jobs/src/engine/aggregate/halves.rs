@@ -26,7 +26,7 @@ use deltalake::datafusion::logical_expr::{
     Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, col, lit,
 };
 use deltalake::datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
-use deltalake::datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use deltalake::datafusion::physical_expr::expressions::{Column as PhysicalColumn, lit as physical_lit};
 use deltalake::datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use deltalake::datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use deltalake::datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -35,7 +35,19 @@ use deltalake::datafusion::physical_plan::{ExecutionPlan, ExecutionPlanPropertie
 use std::sync::Arc;
 
 /// The engine's own counts of every window and key.
-pub(super) const COUNTS: [&str; 3] = ["events", "late", "filled"];
+pub(super) const COUNTS: [&str; 4] = ["events", "late", "duplicates", "filled"];
+
+/// Which of them counts duplicates.
+const DUPLICATES: usize = 2;
+
+/// What rows are to an aggregation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// They are aggregated.
+    Counted,
+    /// They are only counted as duplicates.
+    Duplicates,
+}
 
 /// What is appended to every order, so that it is complete.
 const PLACE: [&str; 4] = ["_kafka_time", "_topic", "_partition", "_offset"];
@@ -103,7 +115,9 @@ impl Eaten {
         for call in &parts.aggregation.aggr_expr {
             calls.push(columns.call(call, &place)?);
         }
-        for counted in [None, Some(source.is_late(raw("_behind_ms"))), Some(raw("_fill").is_not_null())] {
+        let (late, filled) = (source.is_late(raw("_behind_ms")), raw("_fill").is_not_null());
+        // in the order of `COUNTS`; of duplicates, `partial` decides
+        for counted in [None, Some(late), None, Some(filled)] {
             calls.push(columns.call(&count(session, counted)?, &place)?);
         }
         let named = calls.into_iter().enumerate().map(|(n, call)| call.alias(result_column(n))).collect();
@@ -157,9 +171,16 @@ impl Eaten {
 }
 
 impl Halves {
-    /// Rows in, states out; a group may have several.
-    pub(super) fn partial(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<AggregateExec>> {
-        let (group, calls, filters) = (Arc::clone(&self.group), self.calls.clone(), self.filters.clone());
+    /// Rows in, states out; a group may have several. States of duplicates are those of no rows, but
+    /// for their number: so no row pays for the question whether it is one.
+    pub(super) fn partial(&self, input: Arc<dyn ExecutionPlan>, role: Role) -> Result<Arc<dyn ExecutionPlan>> {
+        let duplicates = self.calls.len() - COUNTS.len() + DUPLICATES;
+        let filters = self.filters.iter().enumerate().map(|(n, filter)| match (role, n == duplicates) {
+            (Role::Counted, false) => filter.clone(),
+            (Role::Duplicates, true) => None,
+            (Role::Counted, true) | (Role::Duplicates, false) => Some(physical_lit(false)),
+        });
+        let (group, calls, filters) = (Arc::clone(&self.group), self.calls.clone(), filters.collect());
         let schema = Arc::clone(&self.input_schema);
         Ok(Arc::new(AggregateExec::try_new(AggregateMode::Partial, group, calls, filters, input, schema)?))
     }

@@ -5,7 +5,8 @@ use super::golden::{file, project};
 use super::session;
 use super::trips::{Trip, batch, source, streams};
 use crate::error::{Class, Error, Stage};
-use arrow::array::{RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{AsArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::Int64Type;
 use deltalake::datafusion::physical_plan::displayable;
 use futures::StreamExt;
 use rstest::rstest;
@@ -49,10 +50,46 @@ async fn what_having_takes_away_is_still_counted() {
     let states = definition.partial(streams(vec![vec![rows(&all)]]), Life::Pass).await.unwrap();
     let [small, day] = definition.finish(&states).await.unwrap().try_into().unwrap();
     assert_eq!(small.rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
-    let one = Counted { keys: 1, events: 1, late: 0, filled: 0 };
-    let two = Counted { keys: 2, events: 3, late: 1, filled: 1 };
+    let one = Counted { keys: 1, events: 1, late: 0, duplicates: 0, filled: 0 };
+    let two = Counted { keys: 2, events: 3, late: 1, duplicates: 0, filled: 1 };
     assert_eq!(small.counted.into_iter().collect::<Vec<_>>(), [(0, one), (HOUR_US, two)]);
-    assert_eq!(day.counted[&0], Counted { keys: 3, events: 4, late: 1, filled: 1 });
+    assert_eq!(day.counted[&0], Counted { keys: 3, events: 4, late: 1, duplicates: 0, filled: 1 });
+}
+
+#[tokio::test]
+async fn duplicates_are_counted_and_nothing_else() {
+    let sql = "SELECT town, sum(stops) AS s, count(DISTINCT driver) AS d, median(stops) AS m, \
+               first_value(stops ORDER BY at) AS f, count(*) AS n FROM trips WHERE stops > 0 GROUP BY town";
+    for parallel in [1, 3] {
+        let definition = define(sql, &session(parallel)).await;
+        let counted = [trip(0, "a"), trip(HOUR_US, "b"), trip(HOUR_US + 1, "b")];
+        let dropped = Trip { stops: 0, ..trip(0, "a") };
+        let other = Trip { stops: 9, driver: Some(2), ..trip(5, "a") };
+        let duplicates = [other.clone(), other, dropped, trip(HOUR_US, "a"), trip(2 * HOUR_US, "c")];
+        let alone = definition.partial(streams(vec![vec![rows(&counted)]]), Life::Pass).await.unwrap();
+        let twice = definition.duplicates(streams(vec![vec![rows(&duplicates)]]), Life::Pass).await.unwrap();
+        let merged = definition.merge([alone.clone(), twice]).await.unwrap();
+        let with = definition.finish(&merged).await.unwrap();
+        for (with, without) in with.iter().zip(definition.finish(&alone).await.unwrap()) {
+            let (with, without) = (one(&with.rows), one(&without.rows));
+            let shared: Vec<usize> = (0..with.num_columns()).filter(|c| *c != with.num_columns() - 2).collect();
+            assert_eq!(with.project(&shared).unwrap(), without.project(&shared).unwrap());
+            let numbers = with.column_by_name("duplicates").unwrap().as_primitive::<Int64Type>();
+            let expected = if is_day(&with) { [3, 0] } else { [2, 0] };
+            assert_eq!(numbers.values(), &expected[..]);
+        }
+        let small = &with[0].counted;
+        assert_eq!(small[&0], Counted { keys: 1, events: 1, late: 0, duplicates: 2, filled: 0 });
+        assert_eq!(small[&(2 * HOUR_US)], Counted { keys: 0, events: 0, late: 0, duplicates: 1, filled: 0 });
+    }
+}
+
+fn one(batches: &[RecordBatch]) -> RecordBatch {
+    arrow::compute::concat_batches(&batches[0].schema(), batches).unwrap()
+}
+
+fn is_day(rows: &RecordBatch) -> bool {
+    rows.column(0).as_string::<i32>().value(0) == "1d"
 }
 
 #[tokio::test]

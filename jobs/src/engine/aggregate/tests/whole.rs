@@ -131,7 +131,7 @@ impl Case {
         let order: String = (0..self.keys.len()).map(|n| format!(", k{n} ASC NULLS LAST")).collect();
         format!(
             "SELECT granularity, window_start, window_end, window_date, {}{list}, count(*) AS events, \
-             count(*) FILTER (WHERE _behind_ms > 3600000) AS late, count(*) FILTER (WHERE _fill IS NOT NULL) AS filled \
+             count(*) FILTER (WHERE _behind_ms > 3600000) AS late, CAST(0 AS BIGINT) AS duplicates, count(*) FILTER (WHERE _fill IS NOT NULL) AS filled \
              FROM {} GROUP BY granularity, window_start, window_end, window_date{group}{} ORDER BY window_start{order}",
             self.list_of_keys(),
             self.from,
