@@ -4,6 +4,7 @@
 //! F2 no column is called as one of the engine's; F3 equal fingerprints compute equal results.
 
 use super::canonical;
+use super::compute::Life;
 use super::finish::Above;
 use super::functions::Bins;
 use super::halves::{Eaten, Halves, Role};
@@ -178,7 +179,7 @@ async fn define(
         message,
         hint: Some(hint),
     });
-    Some(Definition {
+    let definition = Definition {
         name: file.name.clone(),
         path: file.path.clone(),
         granularities: file.windows.clone(),
@@ -195,7 +196,21 @@ async fn define(
         halves,
         above,
         states: (states, kept),
-    })
+    };
+    // what functions refuse only when they begin, such as a percentile of 1.5
+    if let Err(e) = trial(&definition).await {
+        let named = e.message.split('`').nth(3).unwrap_or_default().to_owned();
+        let message = e.message.trim_start_matches(&format!("aggregate `{}`: ", file.name)).to_owned();
+        sink.error(places.call([named.as_str()]), message);
+    }
+    Some(definition)
+}
+
+/// Computes no rows to the end.
+async fn trial(definition: &Definition) -> crate::error::Result<()> {
+    let states = definition.partial(Vec::new(), Life::Pass).await?;
+    definition.finish(&states).await?;
+    Ok(())
 }
 
 struct Built {

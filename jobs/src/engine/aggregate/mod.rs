@@ -1,8 +1,8 @@
 //! Window aggregates: one SQL file becomes a checked definition, and rows become states and results.
 //!
 //! ```text
-//! file ─> parse ─> shape (known) ─> definition (canonical) ─> halves
-//!              lookups ─┘
+//! file ─> parse (clauses) ─> shape (known) ─> definition (canonical) ─> halves
+//!                        lookups ─┘
 //! rows ─> partial half ─> states ─> rollup ─> final half ─> HAVING, SELECT list ─> results
 //!        (halves, rows)          (compute)                       (finish)
 //! ```
@@ -12,6 +12,7 @@
 
 mod canonical;
 mod check;
+mod clauses;
 mod compute;
 mod definition;
 mod finish;

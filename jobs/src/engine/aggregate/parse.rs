@@ -2,6 +2,7 @@
 //!
 //! What is wrong is said with its place in the file, in the words of the project.
 
+use super::clauses;
 use super::lookups::Lookups;
 use super::places::{Places, place_of, place_of_span};
 use super::rows::Rows;
@@ -63,8 +64,12 @@ pub(super) async fn plan(
         sink.error_with(places.start(), "expected exactly one SELECT after the header", "one file is one aggregate");
         return None;
     };
-    if !matches!(statement, SqlStatement::Query(_)) {
+    let SqlStatement::Query(query) = &statement else {
         sink.error_with(places.start(), "this is no SELECT", "an aggregate is SELECT … FROM pipeline GROUP BY …");
+        return None;
+    };
+    clauses::judge(query, &places, sink);
+    if !sink.is_empty() {
         return None;
     }
     let statement = Statement::Statement(Box::new(statement));
@@ -113,6 +118,11 @@ fn tables(
             lookup.provider()
         } else {
             let last = name.rsplit('.').next().unwrap_or(name);
+            if last == source.name {
+                let message = format!("`{reference}` is not how an aggregate names its pipeline");
+                sink.error_with(places.any(&[last]), message, format!("write `FROM {last}`"));
+                continue;
+            }
             sink.unknown(places.any(&[last]), "table", &reference.to_string(), known.iter().copied());
             continue;
         };
@@ -162,6 +172,9 @@ fn planning_error(error: &DataFusionError, root: &str) -> (String, Option<String
     if let Some((column, _)) = text.split_once(" must appear in GROUP BY clause") {
         let hint = "group by it, or aggregate it: `min`, `max`, `first_value(… ORDER BY …)`";
         return (format!("{} is neither grouped by nor aggregated", ticks(&lower(column))), Some(hint.to_owned()));
+    }
+    if text.contains("cannot be nested") {
+        return ("an aggregate of an aggregate is not possible".to_owned(), Some("aggregate the events".to_owned()));
     }
     let inner = text.rsplit_once("Error during planning: ").map_or(text, |(_, inner)| inner);
     let line = inner.lines().next().unwrap_or_default();

@@ -192,6 +192,10 @@ impl Judge<'_> {
             let message = format!("ORDER BY means nothing in `{name}`");
             self.sink.error_with(place, message, "take the ORDER BY away");
         }
+        if *distinct && name == "count" && call.params.args.len() > 1 {
+            let hint = "count texts of them: `count(DISTINCT concat_ws('/', a, b))`";
+            self.sink.error_with(place, "DISTINCT takes one column", hint);
+        }
         if *distinct && name != "count" {
             let hint = "only `count(DISTINCT x)` is; for `min` and `max` DISTINCT changes nothing";
             self.sink.error_with(place, format!("DISTINCT is not possible in `{name}`"), hint);
@@ -274,7 +278,8 @@ impl Judge<'_> {
     }
 }
 
-const HOW: &str = "an aggregate is SELECT … FROM pipeline [JOIN lookup ON its key] [WHERE …] [GROUP BY …] [HAVING …]";
+pub(super) const HOW: &str =
+    "an aggregate is SELECT … FROM pipeline [JOIN lookup ON its key] [WHERE …] [GROUP BY …] [HAVING …]";
 
 /// The typed words that mean a function of another name.
 fn stands_for(name: &str) -> &'static [&'static str] {

@@ -5,11 +5,16 @@
 
 use super::super::*;
 use super::session;
+use super::trips::{batch, streams, trip};
 use crate::project::settings::{AggregateFile, Settings};
 use deltaworks_core::windows::Zone;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/aggregates")
@@ -32,7 +37,7 @@ pub fn file(name: &str, sql: String) -> AggregateFile {
     }
 }
 
-async fn judge(below: &str, say: impl Fn(Result<Definition, Vec<crate::project::Diagnostic>>) -> String) {
+async fn judge(below: &str, say: impl AsyncFn(Result<Definition, Vec<crate::project::Diagnostic>>) -> String) {
     let settings = project();
     let session = session(1);
     let source = Source::of(&settings.pipelines[0]);
@@ -45,7 +50,7 @@ async fn judge(below: &str, say: impl Fn(Result<Definition, Vec<crate::project::
         }
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let file = file(&name, std::fs::read_to_string(&path).unwrap());
-        let said = say(Definition::new(&file, &source, &lookups, &session).await);
+        let said = say(Definition::new(&file, &source, &lookups, &session).await).await;
         let text = path.with_extension("txt");
         if std::env::var_os("UPDATE_FIXTURES").is_some() {
             std::fs::write(&text, &said).unwrap();
@@ -62,11 +67,13 @@ async fn judge(below: &str, say: impl Fn(Result<Definition, Vec<crate::project::
 
 #[tokio::test]
 async fn good_selects_are_understood() {
-    judge("good", |definition| {
+    judge("good", async |definition| {
         let definition = match definition {
             Ok(definition) => definition,
             Err(errors) => return format!("refused:\n{}\n", crate::project::Report::new(errors)),
         };
+        let computed = tokio::time::timeout(Duration::from_secs(20), compute(&definition)).await.unwrap();
+        assert!(computed > 0, "{} computes", definition.name);
         for schema in [definition.result_schema(), definition.states_schema()] {
             crate::lake::schema::supported(&schema).unwrap();
         }
@@ -86,9 +93,19 @@ async fn good_selects_are_understood() {
     .await;
 }
 
+/// Windows of a few random trips.
+async fn compute(definition: &Definition) -> usize {
+    let mut runner = TestRunner::deterministic();
+    let trips = prop::collection::vec(trip(), 200).new_tree(&mut runner).unwrap().current();
+    let rows = batch(&trips.into_iter().enumerate().collect::<Vec<_>>());
+    let states = definition.partial(streams(vec![vec![rows]]), Life::Stored).await.unwrap();
+    let finished = definition.finish(&states).await.unwrap();
+    finished.iter().flat_map(|f| &f.rows).map(|b| b.num_rows()).sum()
+}
+
 #[tokio::test]
 async fn refused_selects_are_told_why() {
-    judge("refused", |definition| match definition {
+    judge("refused", async |definition| match definition {
         Ok(definition) => format!("not refused: {:?}\n", definition.columns),
         Err(errors) => format!("{}\n", crate::project::Report::new(errors)),
     })
