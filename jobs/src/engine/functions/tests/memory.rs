@@ -94,6 +94,20 @@ fn distinct_strings_take_less_than_they_are_long() {
 }
 
 #[rstest]
+fn medians_of_many_values_are_found_in_passes(#[values(1, 3, 7_000, 300_000)] groups: usize) {
+    let mut accumulator = accumulator("median", DataType::Float64, false);
+    let rows = 250_000;
+    feed(&mut *accumulator, rows, groups, floats);
+    let medians = accumulator.evaluate(EmitTo::All).unwrap();
+    let expected = (0..groups).map(|group| {
+        // Values of a group are (group + i * groups) / 8.
+        let last = (rows.checked_sub(group + 1)?) / groups;
+        Some((group as f64 + last as f64 / 2.0 * groups as f64) / 8.0)
+    });
+    assert_eq!(medians.as_ref(), &expected.collect::<Float64Array>() as &dyn Array);
+}
+
+#[rstest]
 #[case("sum", DataType::Float64, false)]
 #[case("var_pop", DataType::Float64, false)]
 #[case("max", DataType::Float64, false)]
