@@ -251,13 +251,16 @@ impl<F: OfValues> GroupsAccumulator for AllValues<F> {
     fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
         self.grow(total_num_groups);
         let states = values[0].as_list::<i32>();
-        let items = self.function.read(states.values())?;
-        if states.values().null_count() > 0 {
+        let ends = states.value_offsets();
+        // A slice of a batch still has all of the batch's items.
+        let first = ends[0] as usize;
+        let items = states.values().slice(first, ends[states.len()] as usize - first);
+        if items.null_count() > 0 {
             return exec_err!("the list is not the state of a `median` or `percentile_cont`");
         }
-        let ends = states.value_offsets();
+        let items = self.function.read(&items)?;
         Rows::new(&values[0], None, group_indices).for_each(|row, group| {
-            let (from, to) = (ends[row] as usize, ends[row + 1] as usize);
+            let (from, to) = (ends[row] as usize - first, ends[row + 1] as usize - first);
             items[from..to].iter().for_each(|value| self.log.push(group, *value));
         });
         Ok(())

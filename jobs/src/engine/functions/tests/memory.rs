@@ -107,6 +107,16 @@ fn medians_of_many_values_are_found_in_passes(#[values(1, 3, 7_000, 300_000)] gr
     assert_eq!(medians.as_ref(), &expected.collect::<Float64Array>() as &dyn Array);
 }
 
+#[test]
+fn a_slice_of_states_is_read_as_such() {
+    let mut accumulator = accumulator("median", DataType::Float64, false);
+    feed(&mut *accumulator, 100, 10, floats);
+    let states = accumulator.state(EmitTo::All).unwrap().remove(0);
+    accumulator.merge_batch(&[states.slice(4, 2)], &[1, 0], 2).unwrap();
+    let medians = accumulator.evaluate(EmitTo::All).unwrap();
+    assert_eq!(medians.as_ref(), &Float64Array::from(vec![50.0 / 8.0, 49.0 / 8.0]) as &dyn Array);
+}
+
 #[rstest]
 #[case("sum", DataType::Float64, false)]
 #[case("var_pop", DataType::Float64, false)]
