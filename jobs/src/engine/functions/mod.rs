@@ -23,7 +23,6 @@ mod min_max;
 mod numbers;
 mod percentile;
 mod sum;
-
 mod values;
 mod variance;
 mod whole;
