@@ -417,3 +417,14 @@ fn bytes_that_no_sum_writes_are_refused(#[case] state: &[u8], #[case] message: &
     assert!(error.contains(message), "{error}");
     assert_eq!(bytes(&ExactSum::decode(&[0, 1, 2, 20, 1]).unwrap()), [0, 1, 2, 20, 1]);
 }
+
+#[rstest]
+#[case(&[2, 1, 0, 0], "flags")]
+#[case(&[0, 0, 2, 20, 1, 0], "count")]
+#[case(&[0, 0, 0, 2, 20, 1], "count")]
+#[case(&[1, 0, 0, 0], "count")]
+#[case(&[0, 1, 0], "cut short")]
+fn bytes_that_no_moments_write_are_refused(#[case] state: &[u8], #[case] message: &str) {
+    let error = ExactMoments::decode(state).unwrap_err().to_string();
+    assert!(error.contains(message), "{error}");
+}

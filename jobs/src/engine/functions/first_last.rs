@@ -78,8 +78,10 @@ impl<const LAST: bool> Winner<LAST> {
             Some(held) if LAST => *candidate > **held,
             Some(held) => *candidate < **held,
         };
-        if wins {
-            self.0 = Some(candidate.into());
+        match &mut self.0 {
+            Some(held) if wins && held.len() == candidate.len() => held.copy_from_slice(candidate),
+            held if wins => *held = Some(candidate.into()),
+            _ => {}
         }
     }
 }

@@ -240,3 +240,25 @@ fn states<S: Summary>(summaries: Vec<S>) -> Result<BinaryArray> {
     BinaryArray::try_new(offsets, bytes.into(), Some(NullBuffer::from(valid)))
         .map_err(|error| exec_datafusion_err!("{error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Int64Array;
+    use arrow::buffer::BooleanBuffer;
+
+    #[test]
+    fn a_row_counts_if_it_has_a_value_and_its_filter_is_true() {
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(3), Some(4)]));
+        // The bits under a null may be anything.
+        let bits = BooleanBuffer::from(vec![true, true, true, false]);
+        let filter = BooleanArray::new(bits, Some(NullBuffer::from(vec![true, true, false, true])));
+        let counted = |filter: Option<&BooleanArray>| {
+            let mut counted = Vec::new();
+            Rows::new(&values, filter, &[5, 6, 7, 8]).for_each(|row, group| counted.push((row, group)));
+            counted
+        };
+        assert_eq!(counted(None), [(0, 5), (2, 7), (3, 8)]);
+        assert_eq!(counted(Some(&filter)), [(0, 5)]);
+    }
+}

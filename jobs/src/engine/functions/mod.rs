@@ -23,7 +23,6 @@ mod min_max;
 mod numbers;
 mod percentile;
 mod sum;
-
 mod values;
 mod variance;
 mod whole;
@@ -41,6 +40,10 @@ use sum::Sum;
 use variance::Variance;
 
 /// Registers all functions over the built-in ones of the same names and aliases.
+///
+/// Calls that the planner makes by itself still get the built-in ones, and so do plans whose rules
+/// look at a function's name: remove the optimizer rule `single_distinct_aggregation_to_group_by`
+/// (it counts distinct values by grouping them), and plan calls through this registry only.
 pub fn register(context: &SessionContext) {
     for function in all() {
         context.register_udaf(function);

@@ -12,7 +12,7 @@ use arrow::compute::concat_batches;
 use deltalake::datafusion::common::{Result, ScalarValue};
 use deltalake::datafusion::datasource::MemTable;
 use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
-use model::{Cell, Group};
+use model::{Group, questions};
 use proptest::prelude::*;
 use rstest::rstest;
 use std::collections::BTreeMap;
@@ -168,11 +168,6 @@ fn by_key(rows: &[Row]) -> BTreeMap<(bool, Option<u8>), Group<'_>> {
     let mut groups: BTreeMap<_, Group<'_>> = BTreeMap::new();
     rows.iter().for_each(|row| groups.entry((row.key.is_none(), row.key)).or_default().push(row));
     groups
-}
-
-/// What is asked, how the model answers it.
-fn questions() -> Vec<(&'static str, Cell)> {
-    model::questions()
 }
 
 fn expected(rows: &[Row]) -> Vec<Vec<ScalarValue>> {

@@ -9,10 +9,12 @@
 use super::groups::{Peek, Rows};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field};
 use deltalake::datafusion::common::{Result, exec_err};
 use deltalake::datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a value is kept as: a whole number that sorts as the value does.
@@ -56,6 +58,9 @@ struct Sorted<V> {
 /// The first piece is small, for queries of few rows.
 const FIRST: usize = 1 << 10;
 const PIECE: usize = 1 << 16;
+/// So many values are copied at once without a thought; more than that in about so many passes.
+const PASS: usize = 1 << 16;
+const PASSES: usize = 16;
 
 impl<V> Default for Log<V> {
     fn default() -> Self {
@@ -85,8 +90,8 @@ impl<V: Sortable> Log<V> {
         self.pieces.push(piece);
     }
 
-    /// The values of groups below `count`; with their `rest`, if it is asked for, numbered from 0.
-    fn sort(self, count: usize, mut rest: Option<&mut Self>) -> Sorted<V> {
+    /// Where the values of each group below `count` will end, and before them a 0.
+    fn ends(&self, count: usize) -> Vec<usize> {
         let mut ends = vec![0; count + 1];
         for group in self.pieces.iter().flat_map(|piece| &piece.groups) {
             if let Some(end) = ends.get_mut(*group as usize + 1) {
@@ -96,6 +101,28 @@ impl<V: Sortable> Log<V> {
         for i in 1..ends.len() {
             ends[i] += ends[i - 1];
         }
+        ends
+    }
+
+    /// A copy of the values of some groups; `ends` is as of [`Self::ends`].
+    fn gather(&self, groups: Range<usize>, ends: &[usize]) -> Sorted<V> {
+        let mut ends: Vec<usize> = ends[groups.start..=groups.end].iter().map(|end| end - ends[groups.start]).collect();
+        let mut values = vec![V::default(); ends[groups.len()]];
+        for piece in &self.pieces {
+            for (group, value) in piece.groups.iter().zip(&piece.values) {
+                let group = (*group as usize).wrapping_sub(groups.start);
+                if group < groups.len() {
+                    values[ends[group]] = *value;
+                    ends[group] += 1;
+                }
+            }
+        }
+        Sorted::filled(ends, values)
+    }
+
+    /// The values of groups below `count`; with their `rest`, if it is asked for, numbered from 0.
+    fn sort(self, count: usize, mut rest: Option<&mut Self>) -> Sorted<V> {
+        let mut ends = self.ends(count);
         let mut values = vec![V::default(); ends[count]];
         for piece in self.pieces {
             for (group, value) in piece.groups.into_iter().zip(piece.values) {
@@ -108,14 +135,18 @@ impl<V: Sortable> Log<V> {
                 }
             }
         }
-        // Each end has moved to the next one's place.
-        ends.rotate_right(1);
-        ends[0] = 0;
-        Sorted { ends, values }
+        Sorted::filled(ends, values)
     }
 }
 
 impl<V> Sorted<V> {
+    /// Filling has moved each end to where the next one was.
+    fn filled(mut ends: Vec<usize>, values: Vec<V>) -> Self {
+        ends.rotate_right(1);
+        ends[0] = 0;
+        Self { ends, values }
+    }
+
     fn groups(&mut self) -> impl Iterator<Item = &mut [V]> {
         let mut rest = &mut self.values[..];
         self.ends.windows(2).map(move |ends| {
@@ -184,9 +215,24 @@ impl<F: OfValues> GroupsAccumulator for AllValues<F> {
         Ok(())
     }
 
+    /// All groups at once would need the values twice: many values are finished in several passes.
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let mut sorted = self.take(emit_to);
-        self.function.finish(&mut sorted.groups())
+        if emit_to != EmitTo::All || self.log.length <= PASS {
+            let mut sorted = self.take(emit_to);
+            return self.function.finish(&mut sorted.groups());
+        }
+        let (log, count) = (std::mem::take(&mut self.log), std::mem::take(&mut self.groups));
+        let ends = log.ends(count);
+        let share = PASS.max(log.length / PASSES);
+        let mut results = Vec::new();
+        let mut from = 0;
+        while from < count {
+            let fits = ends.partition_point(|end| *end <= ends[from] + share) - 1;
+            let to = fits.max(from + 1);
+            results.push(self.function.finish(&mut log.gather(from..to, &ends).groups())?);
+            from = to;
+        }
+        Ok(concat(&results.iter().map(AsRef::as_ref).collect::<Vec<_>>())?)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -205,13 +251,16 @@ impl<F: OfValues> GroupsAccumulator for AllValues<F> {
     fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
         self.grow(total_num_groups);
         let states = values[0].as_list::<i32>();
-        let items = self.function.read(states.values())?;
-        if states.values().null_count() > 0 {
+        let ends = states.value_offsets();
+        // A slice of a batch still has all of the batch's items.
+        let first = ends[0] as usize;
+        let items = states.values().slice(first, ends[states.len()] as usize - first);
+        if items.null_count() > 0 {
             return exec_err!("the list is not the state of a `median` or `percentile_cont`");
         }
-        let ends = states.value_offsets();
+        let items = self.function.read(&items)?;
         Rows::new(&values[0], None, group_indices).for_each(|row, group| {
-            let (from, to) = (ends[row] as usize, ends[row + 1] as usize);
+            let (from, to) = (ends[row] as usize - first, ends[row + 1] as usize - first);
             items[from..to].iter().for_each(|value| self.log.push(group, *value));
         });
         Ok(())

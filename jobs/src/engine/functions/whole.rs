@@ -165,3 +165,49 @@ fn shortest(bytes: &[u8; 32]) -> &[u8] {
     }
     &bytes[..length]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(0, 1)]
+    #[case(-1, 1)]
+    #[case(127, 1)]
+    #[case(128, 2)]
+    #[case(-128, 1)]
+    #[case(-129, 2)]
+    #[case(65_535, 3)]
+    #[case(i128::MAX, 16)]
+    #[case(i128::MIN, 16)]
+    fn a_state_is_as_short_as_its_sum(#[case] sum: i128, #[case] length: usize) {
+        let mut state = Vec::new();
+        Whole { sum, count: 3 }.write_state(&mut state);
+        assert_eq!(state.len(), 8 + length);
+        let mut read = Whole::<i256>::default();
+        read.merge_state(&state).unwrap();
+        assert_eq!((read.sum, read.count), (i256::from_i128(sum), 3));
+        state.push(if sum < 0 { 0xff } else { 0 });
+        assert!(read.merge_state(&state).is_err());
+    }
+
+    #[rstest]
+    #[case(&[])]
+    #[case(&[1, 0, 0, 0, 0, 0, 0])]
+    #[case(&[1, 0, 0, 0, 0, 0, 0, 0])]
+    #[case(&[0, 0, 0, 0, 0, 0, 0, 0, 1])]
+    #[case(&[1; 41])]
+    fn other_bytes_are_refused(#[case] state: &[u8]) {
+        let mut whole = Whole::<i128>::default();
+        assert!(whole.merge_state(state).is_err() && whole.is_empty());
+    }
+
+    #[test]
+    fn a_sum_of_sums_that_has_no_room_is_refused() {
+        let mut state = Vec::new();
+        Whole { sum: i128::MAX, count: 1 }.write_state(&mut state);
+        let mut whole = Whole { sum: 1_i128, count: 1 };
+        assert!(whole.merge_state(&state).is_err() && whole.sum == 1);
+    }
+}

@@ -1,14 +1,15 @@
 //! What the functions say they hold is what they hold, and less memory means more work, not other results.
 
 use super::*;
-use arrow::array::{Array, AsArray};
-use arrow::compute::{sort_to_indices, take_record_batch};
+use arrow::array::{Array, AsArray, BinaryArray};
+use arrow::compute::{SortOptions, cast, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema};
 use deltalake::datafusion::common::DataFusionError;
 use deltalake::datafusion::execution::memory_pool::FairSpillPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::logical_expr::function::AccumulatorArgs;
 use deltalake::datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use deltalake::datafusion::physical_expr::PhysicalSortExpr;
 use deltalake::datafusion::physical_expr::expressions::{Column, lit};
 use deltalake::datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, collect};
 use deltaworks_core::exact_sum::ExactSum;
@@ -19,13 +20,14 @@ fn accumulator(name: &str, argument: DataType, is_distinct: bool) -> Box<dyn Gro
     let field = Arc::new(Field::new("x", argument, true));
     let fields = [Arc::clone(&field), Arc::new(Field::new("p", DataType::Float64, true))];
     let exprs: [Arc<dyn PhysicalExpr>; 2] = [Arc::new(Column::new("x", 0)), lit(0.5)];
+    let order = [PhysicalSortExpr { expr: Arc::clone(&exprs[0]), options: SortOptions::default() }];
     let count = if name == "percentile_cont" { 2 } else { 1 };
     function
         .create_groups_accumulator(AccumulatorArgs {
             return_field: function.return_field(&fields[..count]).unwrap(),
             schema: &Schema::new(vec![field]),
             ignore_nulls: false,
-            order_bys: &[],
+            order_bys: if name == "first_value" { &order } else { &[] },
             is_reversed: false,
             name,
             is_distinct,
@@ -40,7 +42,9 @@ fn feed(accumulator: &mut dyn GroupsAccumulator, rows: usize, groups: usize, val
     for from in (0..rows).step_by(8192) {
         let to = rows.min(from + 8192);
         let indices: Vec<usize> = (from..to).map(|row| row % groups).collect();
-        accumulator.update_batch(&[value(from).slice(0, to - from)], &indices, None, groups).unwrap();
+        let column = value(from).slice(0, to - from);
+        // The second is the column of ORDER BY, where there is one.
+        accumulator.update_batch(&[Arc::clone(&column), column], &indices, None, groups).unwrap();
     }
 }
 
@@ -94,6 +98,30 @@ fn distinct_strings_take_less_than_they_are_long() {
 }
 
 #[rstest]
+fn medians_of_many_values_are_found_in_passes(#[values(1, 3, 7_000, 300_000)] groups: usize) {
+    let mut accumulator = accumulator("median", DataType::Float64, false);
+    let rows = 250_000;
+    feed(&mut *accumulator, rows, groups, floats);
+    let medians = accumulator.evaluate(EmitTo::All).unwrap();
+    let expected = (0..groups).map(|group| {
+        // Values of a group are (group + i * groups) / 8.
+        let last = (rows.checked_sub(group + 1)?) / groups;
+        Some((group as f64 + last as f64 / 2.0 * groups as f64) / 8.0)
+    });
+    assert_eq!(medians.as_ref(), &expected.collect::<Float64Array>() as &dyn Array);
+}
+
+#[test]
+fn a_slice_of_states_is_read_as_such() {
+    let mut accumulator = accumulator("median", DataType::Float64, false);
+    feed(&mut *accumulator, 100, 10, floats);
+    let states = accumulator.state(EmitTo::All).unwrap().remove(0);
+    accumulator.merge_batch(&[states.slice(4, 2)], &[1, 0], 2).unwrap();
+    let medians = accumulator.evaluate(EmitTo::All).unwrap();
+    assert_eq!(medians.as_ref(), &Float64Array::from(vec![50.0 / 8.0, 49.0 / 8.0]) as &dyn Array);
+}
+
+#[rstest]
 #[case("sum", DataType::Float64, false)]
 #[case("var_pop", DataType::Float64, false)]
 #[case("max", DataType::Float64, false)]
@@ -115,6 +143,35 @@ fn groups_that_leave_first_are_not_missed(#[case] name: &str, #[case] argument: 
     let rest = parts.evaluate(EmitTo::All).unwrap();
     assert_eq!(&rest.slice(0, 5), &expected.slice(5, 5));
     assert_eq!(&rest.slice(5, 2), &expected.slice(3, 2));
+}
+
+/// Damage may make another state, but never stops the process; a state that cannot be is refused.
+#[rstest]
+fn damaged_states_are_refused_or_are_states(
+    #[values("sum", "avg", "stddev", "count", "first_value")] name: &str,
+    #[values(DataType::Float64, DataType::Int64, DataType::Decimal128(38, 2))] argument: DataType,
+) {
+    let values = |from| cast(&floats(from), &argument).unwrap();
+    let mut accumulator = accumulator(name, argument.clone(), name == "count");
+    feed(&mut *accumulator, 5, 1, values);
+    let state = accumulator.state(EmitTo::All).unwrap().remove(0);
+    let state = state.as_binary::<i32>().value(0).to_vec();
+    let mut merge = |state: &[u8]| {
+        let column: ArrayRef = Arc::new(BinaryArray::from(vec![state]));
+        let merged = accumulator.merge_batch(&[column], &[0], 1);
+        merged.and(accumulator.evaluate(EmitTo::All))
+    };
+    merge(&state).unwrap();
+    for at in 0..state.len() {
+        if name != "count" {
+            assert!(merge(&state[..at]).is_err(), "cut at {at}");
+        }
+        for bit in 0..8 {
+            let mut damaged = state.clone();
+            damaged[at] ^= 1 << bit;
+            assert!(merge(&damaged).is_err() || name != "first_value", "bit {bit} of byte {at}");
+        }
+    }
 }
 
 /// How often the nodes of a plan that ran have spilled.
