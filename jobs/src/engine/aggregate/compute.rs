@@ -6,9 +6,9 @@
 //! time, and says nothing of it.
 
 use super::definition::Definition;
-use super::functions::{Bins, window_starts};
 use super::halves::{COUNTS, Role};
 use super::rows::{Batches, Rows};
+use super::scalars::{Bins, window_starts};
 use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};

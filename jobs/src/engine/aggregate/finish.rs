@@ -2,7 +2,8 @@
 //! columns, and one order, so that equal results are equal bytes.
 
 use super::canonical::over_results;
-use super::definition::{Definition, OutputColumn};
+use super::columns::OutputColumn;
+use super::definition::Definition;
 use super::halves::{COUNTS, WINDOW, key_column, result_column};
 use super::rows::Rows;
 use super::session::Session;
@@ -70,7 +71,7 @@ impl Above {
 
 /// Schema of a result.
 pub(super) fn result_schema(columns: &[OutputColumn]) -> SchemaRef {
-    let instant = super::functions::instant_type();
+    let instant = super::scalars::instant_type();
     let mut fields = vec![
         Field::new("granularity", DataType::Utf8, false),
         Field::new("window_start", instant.clone(), false),

@@ -8,8 +8,8 @@
 //! Invariants: A1 the first group column is the window; A2 the last calls are the engine's own counts,
 //! in the order of [`COUNTS`]; A3 orders are complete, so two rows never compare equal.
 
-use super::functions::Bins;
 use super::rows::Rows;
+use super::scalars::Bins;
 use super::session::{Session, plain_float, window_start};
 use super::shape::{Parts, table};
 use super::source::Source;

@@ -4,7 +4,7 @@
 //! the time zone, plain string types, our own functions over the built-in ones, and no way around the
 //! partial half of an aggregation.
 
-use super::functions::{Bins, PlainFloat, WindowStart};
+use super::scalars::{Bins, PlainFloat, WindowStart};
 use crate::engine::functions;
 use crate::engine::query::engine_error;
 use crate::error::Result;
