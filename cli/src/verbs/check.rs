@@ -1,9 +1,11 @@
 //! `check`: every error of the project at once; with `--online`, broker and store too.
 
-use super::settings;
+use super::folder;
 use crate::args::{Check, Global};
 use crate::ending::Ending;
 use crate::output;
+use deltaworks_jobs::engine::aggregate::{self, Checked};
+use deltaworks_jobs::project::{Report, settings::Settings};
 use deltaworks_jobs::{Class, Result, online, project};
 use serde_json::json;
 
@@ -13,8 +15,7 @@ pub async fn run(global: &Global, args: &Check) -> Result<Ending> {
         output::line(&serde_json::to_string_pretty(&project::json_schema()).unwrap_or_default());
         return Ok(Ending::done());
     }
-    // every diagnostic is in the error
-    let settings = settings(global)?;
+    let (settings, checked) = project_of(global).await?;
     for pipeline in &settings.pipelines {
         output::talk(&format!(
             "ok  pipeline `{}`: topic `{}`, contract `{}` {}, {} columns",
@@ -25,17 +26,40 @@ pub async fn run(global: &Global, args: &Check) -> Result<Ending> {
             pipeline.contract.columns.len()
         ));
     }
+    for definition in &checked.definitions {
+        let windows: Vec<_> = definition.granularities.iter().map(ToString::to_string).collect();
+        output::talk(&format!(
+            "ok  aggregate `{}`: windows {}, {} columns",
+            definition.name,
+            windows.join(", "),
+            definition.columns.len()
+        ));
+    }
+    for cost in &checked.costs {
+        output::talk(&format!("costly  {cost}"));
+    }
+    let aggregates: Vec<_> = settings.aggregates.iter().map(|a| a.name.clone()).collect();
     let pipelines: Vec<_> = settings.pipelines.iter().map(|p| p.name.clone()).collect();
     if !args.online {
-        return Ok(Ending::with(json!({ "status": "done", "pipelines": pipelines })));
+        return Ok(Ending::with(json!({ "status": "done", "pipelines": pipelines, "aggregates": aggregates })));
     }
     let findings = online::check(&settings).await;
     for finding in &findings {
         output::talk(&finding.to_string());
     }
-    let result = json!({ "pipelines": pipelines, "online": findings });
+    let result = json!({ "pipelines": pipelines, "aggregates": aggregates, "online": findings });
     Ok(match findings.iter().filter_map(|f| f.class()).max_by_key(|c| (*c == Class::User, c.code())) {
         None => Ending::with(result),
         Some(class) => Ending::classed(class, result),
     })
+}
+
+/// The project and its aggregates; every diagnostic of both is in the error.
+async fn project_of(global: &Global) -> Result<(Settings, Checked)> {
+    let (report, settings) = project::survey(&folder(global)?, &|name| std::env::var(name).ok());
+    let Some(settings) = settings else { return Err(report.diagnostics.into()) };
+    let mut checked = aggregate::check(&settings).await?;
+    let errors = report.diagnostics.diagnostics().iter().cloned().chain(std::mem::take(&mut checked.errors));
+    let errors = Report::new(errors.collect());
+    if errors.is_empty() { Ok((settings, checked)) } else { Err(errors.into()) }
 }

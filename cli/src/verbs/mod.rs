@@ -21,6 +21,7 @@ use deltaworks_jobs::project::{
     settings::{Pipeline, Settings},
 };
 use deltaworks_jobs::{Class, Error, Result, Stage};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Carries out what was typed.
@@ -50,15 +51,17 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
 
 /// Reads the project that the command is about.
 fn settings(global: &Global) -> Result<Settings> {
-    let dir = match &global.project {
-        Some(dir) => dir.clone(),
-        None => {
-            let here = std::env::current_dir()
-                .map_err(|e| Error::new(Stage::Project, Class::User, "the current folder is gone").because(e))?;
-            project::find(&here)?
-        }
-    };
-    Ok(project::load(&dir, &|name| std::env::var(name).ok())?)
+    Ok(project::load(&folder(global)?, &|name| std::env::var(name).ok())?)
+}
+
+/// The folder of the project that the command is about.
+fn folder(global: &Global) -> Result<PathBuf> {
+    if let Some(dir) = &global.project {
+        return Ok(dir.clone());
+    }
+    let here = std::env::current_dir()
+        .map_err(|e| Error::new(Stage::Project, Class::User, "the current folder is gone").because(e))?;
+    project::find(&here)
 }
 
 /// The named pipelines, or all of them.

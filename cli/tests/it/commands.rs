@@ -174,6 +174,28 @@ fn check_names_every_error_with_its_place() {
 }
 
 #[test]
+fn check_judges_aggregates_and_lookups() {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project = Project::new(&broker);
+    let header = "-- aggregate: per_site\n-- grain: one row per site\n-- from: events\n-- windows: [1h, 1d]\n";
+    let write = |name: &str, text: &str| std::fs::write(project.path().join(name), text).unwrap();
+    let top = vec!["aggregates: [per_site.sql]", "lookups: { sites: { path: sites.csv, key: site } }"];
+    project.configure(&Knobs { top, ..Knobs::default() });
+    write("sites.csv", "site,name\n1,North\n2,South\n");
+    write("per_site.sql", &format!("{header}SELECT count(DISTINCT _offset) AS n FROM events\n"));
+    let good = project.run(&["check"]).expect(0);
+    assert_eq!(good.result()["aggregates"], json!(["per_site"]));
+    assert!(good.stderr.contains("ok  aggregate `per_site`: windows 1h, 1d, 1 columns"), "{}", good.stderr);
+    assert!(good.stderr.contains("costly  per_site.sql:5:8: "), "{}", good.stderr);
+    write("per_site.sql", &format!("{header}SELECT count(*) AS n FROM events ORDER BY n\n"));
+    let bad = project.run(&["check"]).expect(2);
+    assert!(bad.stderr.contains("per_site.sql:5:34: ORDER BY is not possible"), "{}", bad.stderr);
+    write("sites.csv", "site,name\n1,North\n1,South\n");
+    let bad = project.run(&["check"]).expect(2);
+    assert!(bad.stderr.contains("`1` occurs twice"), "{}", bad.stderr);
+}
+
+#[test]
 fn offsets_and_status_tell_the_same_story() {
     let (broker, project, mut feed) = landed(105);
     feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(106), 4, 0));

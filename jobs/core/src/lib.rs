@@ -7,16 +7,22 @@
 //! ```text
 //! place ─> event_time ─> tally ─> history ─> commit_plan ─> progress ─> (next run)
 //!            reason ──────┘
+//!
+//! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
 
+pub mod balance;
 pub mod commit_info;
 pub mod commit_plan;
 pub mod event_time;
+pub mod exact_sum;
 pub mod exit;
 pub mod history;
 pub mod place;
 pub mod progress;
 pub mod reason;
 pub mod tally;
+pub mod units;
+pub mod windows;

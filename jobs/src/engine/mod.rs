@@ -4,8 +4,12 @@
 //! SQL ─> sql (parse, AS OF, read-only gate) ─> tables (open what is named) ─> query (plan, run) ─> output (formats)
 //! ```
 //!
-//! Reads Delta tables and nothing else: no Kafka, no project beyond where the lake is.
+//! `aggregate` is apart from that: the SQL files of aggregates, and windows computed from rows.
+//!
+//! Reads Delta tables and nothing else: no Kafka, and of the project only its settings.
 
+pub mod aggregate;
+pub mod functions;
 pub mod output;
 mod query;
 mod sql;

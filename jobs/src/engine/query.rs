@@ -107,7 +107,10 @@ fn layer(context: &SessionContext, reference: &TableReference) -> Result<Arc<dyn
 }
 
 /// Says who must act on what DataFusion reports.
-fn engine_error(error: DataFusionError) -> Error {
+pub(super) fn engine_error(error: DataFusionError) -> Error {
+    if let Some(ours) = ours(&error) {
+        return ours;
+    }
     let new = |class, message: String| Error::new(Stage::Query, class, message);
     match error.find_root() {
         DataFusionError::SchemaError(schema, _) => schema_error(schema),
@@ -126,6 +129,17 @@ fn engine_error(error: DataFusionError) -> Error {
         }
         _ => new(Class::Internal, "the query engine failed".to_owned()).because(error),
     }
+}
+
+/// An error of ours that went through DataFusion, which may have shared it among threads: so it is
+/// written anew, its source as text.
+fn ours(error: &DataFusionError) -> Option<Error> {
+    let DataFusionError::External(inner) = error.find_root() else { return None };
+    let Error { stage, class, message, hint, source } = inner.downcast_ref::<Error>()?;
+    let because = std::iter::successors(source.as_deref().map(|s| s as &dyn std::error::Error), |s| s.source());
+    let because = because.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let source = (!because.is_empty()).then(|| because.into());
+    Some(Error { stage: *stage, class: *class, message: message.clone(), hint: hint.clone(), source })
 }
 
 fn schema_error(error: &SchemaError) -> Error {

@@ -2,6 +2,7 @@
 
 use super::diagnostics::Report;
 use super::load;
+use super::settings::Settings;
 use super::variables::Env;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ pub struct CheckReport {
     pub pipelines: Vec<String>,
     /// Contract files that were read, relative to the project.
     pub contracts: Vec<PathBuf>,
+    /// Aggregate files that were read, relative to the project.
+    pub aggregates: Vec<PathBuf>,
     /// Everything that is wrong, in order of file and place.
     pub diagnostics: Report,
 }
@@ -25,10 +28,23 @@ impl CheckReport {
     }
 }
 
-/// Checks the project in `dir`: the config, its contracts and the paths it names.
+/// Checks the project in `dir`: the config, its contracts, the headers of its aggregates and the paths
+/// it names.
 #[must_use]
 pub fn check(dir: &Path, env: Env<'_>) -> CheckReport {
-    let reading = load::read(dir, env);
-    let diagnostics = reading.report();
-    CheckReport { pipelines: reading.pipelines, contracts: reading.contracts, diagnostics }
+    survey(dir, env).0
+}
+
+/// The check, and what could be read of the project, for checks that go on from there. The settings
+/// leave out what is wrong; only with a good report are they the project's.
+#[must_use]
+pub fn survey(dir: &Path, env: Env<'_>) -> (CheckReport, Option<Settings>) {
+    let mut reading = load::read(dir, env);
+    let report = CheckReport {
+        diagnostics: reading.report(),
+        pipelines: std::mem::take(&mut reading.pipelines),
+        contracts: std::mem::take(&mut reading.contracts),
+        aggregates: std::mem::take(&mut reading.aggregates),
+    };
+    (report, reading.into_partial())
 }

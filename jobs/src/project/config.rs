@@ -168,9 +168,9 @@ pub(super) struct Rejects {
 /// A small reference table.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "gives the schema; landing has no lookups")]
+#[expect(dead_code, reason = "gives the schema; its parts are read from the tree, where their places are known")]
 pub(super) struct Lookup {
-    /// Path of the file, relative to this one.
+    /// Path of a `.csv` or `.parquet` file or of the folder of a Delta table, relative to this file.
     pub(super) path: String,
     /// Its key column, unique.
     pub(super) key: String,

@@ -102,26 +102,26 @@ impl From<Report> for Error {
 
 /// Collects the diagnostics of one file.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     file: PathBuf,
     found: Vec<Diagnostic>,
 }
 
 impl Sink {
-    pub(super) fn new(file: &Path) -> Self {
+    pub(crate) fn new(file: &Path) -> Self {
         Self { file: file.to_path_buf(), found: Vec::new() }
     }
 
-    pub(super) fn error(&mut self, place: Place, message: impl Into<String>) {
+    pub(crate) fn error(&mut self, place: Place, message: impl Into<String>) {
         self.push(place, message.into(), None);
     }
 
-    pub(super) fn error_with(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn error_with(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.push(place, message.into(), Some(hint.into()));
     }
 
     /// `unknown <what> `name``, with the nearest known one.
-    pub(super) fn unknown<'k>(
+    pub(crate) fn unknown<'k>(
         &mut self,
         place: Place,
         what: &str,
@@ -135,17 +135,17 @@ impl Sink {
         self.found.push(Diagnostic { file: self.file.clone(), place, message, hint });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    pub(super) fn into_found(self) -> Vec<Diagnostic> {
+    pub(crate) fn into_found(self) -> Vec<Diagnostic> {
         self.found
     }
 }
 
 /// A hint that names the nearest of the known names, or all of them if none is near.
-fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let best = known
         .iter()
@@ -159,7 +159,7 @@ fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
 }
 
 /// Names in backticks, with commas.
-pub(super) fn list(names: &[impl AsRef<str>]) -> String {
+pub(crate) fn list(names: &[impl AsRef<str>]) -> String {
     names.iter().map(|n| format!("`{}`", n.as_ref())).collect::<Vec<_>>().join(", ")
 }
 

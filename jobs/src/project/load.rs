@@ -3,15 +3,15 @@
 use super::config::{self, OptionText};
 use super::contract::Contract;
 use super::diagnostics::{Diagnostic, Place, Report, Sink};
-use super::settings::{Options, Settings};
-use super::validate::Validator;
+use super::settings::{AggregateFile, LookupFile, LookupFormat, Options, Pipeline, Settings};
+use super::validate::{TABLE_NAME_HINT, Validator, is_table_name};
 use super::variables::{self, Env};
 use super::yaml::{self, Key, Node, Value};
-use super::{odcs, shape};
+use super::{aggregate, odcs, shape};
 use crate::error::{Class, Error, Result, Stage};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,12 +40,32 @@ pub fn load(dir: &Path, env: Env<'_>) -> Result<Settings, Report> {
     read(dir, env).into_settings()
 }
 
+/// Reads one aggregate's SQL file that need not be named in `deltaworks.yaml`; `path` is absolute or
+/// relative to the current folder.
+///
+/// # Errors
+/// Everything that is wrong with its header.
+pub fn aggregate_file(settings: &Settings, path: &Path) -> Result<AggregateFile, Report> {
+    let mut sink = Sink::new(path);
+    let names: Vec<&str> = settings.pipelines.iter().map(|p| p.name.as_str()).collect();
+    let read = match std::fs::read_to_string(path) {
+        Ok(text) => aggregate::read(&text, path, &names, &settings.pipelines, &mut sink),
+        Err(e) => {
+            sink.error(Place::START, format!("cannot be read: {}", e.kind()));
+            None
+        }
+    };
+    read.ok_or_else(|| Report::new(sink.into_found()))
+}
+
 /// What reading a project gave: settings if nothing is wrong, and what was looked at.
+#[derive(Default)]
 pub(super) struct Reading {
     settings: Option<Settings>,
     diagnostics: Vec<Diagnostic>,
     pub(super) pipelines: Vec<String>,
     pub(super) contracts: Vec<PathBuf>,
+    pub(super) aggregates: Vec<PathBuf>,
 }
 
 impl Reading {
@@ -59,29 +79,39 @@ impl Reading {
     pub(super) fn report(&self) -> Report {
         Report::new(self.diagnostics.clone())
     }
+
+    /// What could be read, also where something is wrong elsewhere.
+    pub(super) fn into_partial(self) -> Option<Settings> {
+        self.settings
+    }
 }
 
 /// Reads everything, also after errors.
 pub(super) fn read(dir: &Path, env: Env<'_>) -> Reading {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
     let mut sink = Sink::new(Path::new(FILE));
-    let mut reading = Reading { settings: None, diagnostics: Vec::new(), pipelines: Vec::new(), contracts: Vec::new() };
+    let mut reading = Reading::default();
     let tree = open(&dir.join(FILE), FILE, Place::START, &mut sink).and_then(|text| yaml::parse(&text, &mut sink));
     if let Some(mut tree) = tree {
         variables::substitute(&mut tree, env, &mut sink);
         let contracts = contracts(&tree, &dir, &mut sink, &mut reading);
         reading.pipelines = entries(&tree, "pipelines").map(|(k, _)| k.name.clone()).collect();
-        reading.settings = settings(&tree, &dir, &contracts, &mut sink);
+        reading.settings = settings(&tree, &dir, &contracts, &mut sink, &mut reading);
     }
     reading.diagnostics.extend(sink.into_found());
     reading
 }
 
-fn settings(tree: &Node, dir: &Path, contracts: &BTreeMap<String, Arc<Contract>>, sink: &mut Sink) -> Option<Settings> {
+fn settings(
+    tree: &Node,
+    dir: &Path,
+    contracts: &BTreeMap<String, Arc<Contract>>,
+    sink: &mut Sink,
+    reading: &mut Reading,
+) -> Option<Settings> {
     let schema = config::json_schema();
     let root_key = Key { name: FILE.to_owned(), place: tree.place };
     let json = shape::read(tree, &schema, &schema, &root_key, sink)?;
-    paths(tree, dir, sink);
     let mut validator = Validator { sink, root: tree };
     let memory = validator.memory(json.get("memory").and_then(Json::as_str));
     let kafka = validator.kafka(options(&json, "kafka"));
@@ -98,6 +128,8 @@ fn settings(tree: &Node, dir: &Path, contracts: &BTreeMap<String, Arc<Contract>>
         let place = tree.get("pipelines").map_or(Place::START, |p| p.place);
         sink.error(place, "`pipelines` is empty");
     }
+    let aggregates = aggregates(tree, dir, &pipelines, sink, reading);
+    let lookups = lookups(tree, dir, &pipelines, sink);
     if typed_as::<config::Project>(&json).is_none() && sink.is_empty() {
         sink.error(tree.place, "the file does not have the shape of its JSON Schema");
     }
@@ -107,6 +139,8 @@ fn settings(tree: &Node, dir: &Path, contracts: &BTreeMap<String, Arc<Contract>>
         kafka,
         memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
         pipelines,
+        aggregates,
+        lookups,
     })
 }
 
@@ -132,18 +166,75 @@ fn contracts(tree: &Node, dir: &Path, sink: &mut Sink, reading: &mut Reading) ->
     of_pipelines
 }
 
-/// Reports paths that lead nowhere.
-fn paths(tree: &Node, dir: &Path, sink: &mut Sink) {
-    let aggregates = tree.get("aggregates").map_or(&[][..], Node::items).iter();
-    let lookups = entries(tree, "lookups").filter_map(|(_, lookup)| lookup.get("path"));
-    for node in aggregates.chain(lookups) {
-        if let Some(path) = node.scalar().filter(|p| !dir.join(&p.text).is_file()) {
-            sink.error_with(
-                node.place,
-                format!("there is no file `{}`", path.typed),
-                "paths are relative to `deltaworks.yaml`",
-            );
+/// The aggregates whose header is right.
+fn aggregates(
+    tree: &Node,
+    dir: &Path,
+    pipelines: &[Arc<Pipeline>],
+    sink: &mut Sink,
+    reading: &mut Reading,
+) -> Vec<Arc<AggregateFile>> {
+    let mut files: Vec<Arc<AggregateFile>> = Vec::new();
+    let names: Vec<&str> = entries(tree, "pipelines").map(|(key, _)| key.name.as_str()).collect();
+    for node in tree.get("aggregates").map_or(&[][..], Node::items) {
+        let Some(path) = node.scalar() else { continue };
+        let Some(text) = open(&dir.join(&path.text), &path.typed, node.place, sink) else { continue };
+        let file = PathBuf::from(&path.typed);
+        let mut own = Sink::new(&file);
+        let read = aggregate::read(&text, &file, &names, pipelines, &mut own);
+        reading.diagnostics.extend(own.into_found());
+        reading.aggregates.push(file);
+        match read {
+            Some(read) if files.iter().any(|f| f.name == read.name) => {
+                sink.error(node.place, format!("there is already an aggregate `{}`", read.name));
+            }
+            read => files.extend(read.map(Arc::new)),
         }
+    }
+    files
+}
+
+/// The lookups whose file is there and of a known form. What is in it is for the engine to judge.
+fn lookups(tree: &Node, dir: &Path, pipelines: &[Arc<Pipeline>], sink: &mut Sink) -> Vec<LookupFile> {
+    let taken: BTreeSet<&str> = pipelines.iter().map(|p| p.name.as_str()).collect();
+    let mut files = Vec::new();
+    for (name, lookup) in entries(tree, "lookups") {
+        if !is_table_name(&name.name) {
+            let message = format!("`{}` cannot be the name of a lookup", name.name.escape_debug());
+            sink.error_with(name.place, message, TABLE_NAME_HINT);
+        } else if taken.contains(name.name.as_str()) {
+            sink.error(name.place, format!("there is already a pipeline `{}`", name.name));
+        }
+        let (Some(path), Some(key)) = (lookup.get("path"), lookup.get("key")) else { continue };
+        let (Some(typed), Some(column)) = (path.scalar(), key.text()) else { continue };
+        let file = dir.join(&typed.text);
+        if !file.exists() {
+            let hint = "paths are relative to `deltaworks.yaml`";
+            sink.error_with(path.place, format!("there is no file `{}`", typed.typed), hint);
+            continue;
+        }
+        let Some(format) = lookup_format(&file) else {
+            let message = format!("`{}` cannot be a lookup", typed.typed);
+            sink.error_with(
+                path.place,
+                message,
+                "lookups are `.csv` files, `.parquet` files and folders of Delta tables",
+            );
+            continue;
+        };
+        let places = (path.place, key.place);
+        files.push(LookupFile { name: name.name.clone(), path: file, format, key: column.to_owned(), places });
+    }
+    files
+}
+
+fn lookup_format(path: &Path) -> Option<LookupFormat> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match extension.as_str() {
+        _ if path.join("_delta_log").is_dir() => Some(LookupFormat::Delta),
+        "csv" if path.is_file() => Some(LookupFormat::Csv),
+        "parquet" if path.is_file() => Some(LookupFormat::Parquet),
+        _ => None,
     }
 }
 

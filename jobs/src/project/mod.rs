@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! deltaworks.yaml ─> yaml ─> variables ─> shape (config) ─┐
-//! *.odcs.yaml ─────> yaml ─> odcs ─> contract ────────────┴─> validate ─> settings
+//! *.odcs.yaml ─────> yaml ─> odcs ─> contract ────────────┼─> validate ─> settings
+//! *.sql ───────────> yaml ─> shape (aggregate) ───────────┘
 //! ```
 //!
 //! Every step goes on after an error, so that a [`Report`] holds all of them.
@@ -11,6 +12,7 @@ pub mod contract;
 pub mod diagnostics;
 pub mod settings;
 
+mod aggregate;
 mod check;
 mod config;
 mod init;
@@ -26,11 +28,11 @@ mod validate;
 mod variables;
 mod yaml;
 
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, check, survey};
 pub use config::json_schema;
 pub use diagnostics::{Diagnostic, Place, Report};
 pub use init::init;
-pub use load::{FILE, find, load};
+pub use load::{FILE, aggregate_file, find, load};
 pub use validate::KAFKA_OWNED;
 pub use variables::Env;
 

@@ -2,6 +2,8 @@
 //! [`super::config`].
 
 use super::contract::Contract;
+use super::diagnostics::Place;
+use deltaworks_core::windows::{Granularity, Zone};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -21,6 +23,57 @@ pub struct Settings {
     pub memory_bytes: usize,
     /// Pipelines in file order.
     pub pipelines: Vec<Arc<Pipeline>>,
+    /// Aggregates in file order, each of one of the pipelines.
+    pub aggregates: Vec<Arc<AggregateFile>>,
+    /// Lookups in file order.
+    pub lookups: Vec<LookupFile>,
+}
+
+/// One aggregate's SQL file: its header, read and valid, and its SELECT, not yet looked at.
+#[derive(Debug, Clone)]
+pub struct AggregateFile {
+    /// Name of the aggregate and of its tables.
+    pub name: String,
+    /// The file, relative to the project.
+    pub path: PathBuf,
+    /// What one row is, in words.
+    pub grain: String,
+    /// The pipeline whose events are aggregated.
+    pub from: String,
+    /// Sizes of the windows, each once, from fine to coarse; at least one.
+    pub windows: Vec<Granularity>,
+    /// Time zone of days, weeks and months, and of every window date.
+    pub zone: Zone,
+    /// Days that are recomputed at once after a change of definition.
+    pub redefine_days: u32,
+    /// The whole file: to SQL the header is a comment.
+    pub sql: String,
+}
+
+/// A small reference table that aggregates may join.
+#[derive(Debug, Clone)]
+pub struct LookupFile {
+    /// Name in SQL.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is there.
+    pub format: LookupFormat,
+    /// Its key column, unique.
+    pub key: String,
+    /// Where `deltaworks.yaml` names the file, and where it names the key.
+    pub places: (Place, Place),
+}
+
+/// What a lookup is kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupFormat {
+    /// CSV with a header.
+    Csv,
+    /// One Parquet file.
+    Parquet,
+    /// The folder of a Delta table.
+    Delta,
 }
 
 /// Where the tables are.

@@ -4,8 +4,8 @@
 //! With `UPDATE_FIXTURES=1` the files are written anew, for a look at their diff.
 
 use super::contract::{BoundValue, Kind, Source, TimestampForm};
-use super::settings::{EventTime, ExtraFields, RejectsLimit, Settings, Tombstones};
-use super::{check, find, load};
+use super::settings::{EventTime, ExtraFields, LookupFormat, RejectsLimit, Settings, Tombstones};
+use super::{aggregate_file, check, find, load};
 use crate::error::Class;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,32 @@ fn what_is_given_is_used() {
     assert_eq!(source("region"), Source::Field);
     assert_eq!(settings.pipelines[1].event_time, EventTime::KafkaTime);
     assert_eq!(settings.pipelines[1].rejects.limit, Some(RejectsLimit::Count(500)));
+}
+
+#[test]
+fn aggregates_and_lookups_are_read() {
+    let settings = good("full");
+    let [legs] = settings.aggregates.as_slice() else { panic!("one aggregate") };
+    assert_eq!((legs.name.as_str(), legs.from.as_str()), ("legs", "zebra"));
+    assert_eq!(legs.windows.iter().map(ToString::to_string).collect::<Vec<_>>(), ["30s", "1h", "1mo"]);
+    assert_eq!((legs.zone.name(), legs.redefine_days), (Some("Europe/Kyiv"), 14));
+    assert_eq!(legs.grain, "one row per window and name of the feeder");
+    assert!(legs.sql.contains("avg(legs)"));
+    let [keepers] = settings.lookups.as_slice() else { panic!("one lookup") };
+    assert_eq!((keepers.name.as_str(), keepers.key.as_str()), ("keepers", "id"));
+    assert_eq!(keepers.format, LookupFormat::Csv);
+    assert!(keepers.path.is_absolute() && keepers.path.ends_with("keepers.csv"));
+}
+
+#[test]
+fn an_aggregate_can_be_read_alone() {
+    let settings = good("full");
+    let path = fixtures("good/full/legs.sql");
+    assert_eq!(aggregate_file(&settings, &path).unwrap().name, "legs");
+    let missing = aggregate_file(&settings, &fixtures("none.sql")).unwrap_err().to_string();
+    assert!(missing.contains("none.sql:1:1: cannot be read: "), "{missing}");
+    let bad = aggregate_file(&settings, &fixtures("bad/aggregate_no_header/sql/per_hour.sql")).unwrap_err();
+    assert!(bad.to_string().contains("the file has no header"), "{bad}");
 }
 
 #[test]

@@ -44,6 +44,17 @@ pub const KAFKA_OWNED: [(&str, &str); 15] = [
     ("group.protocol", "always `classic`"),
 ];
 
+/// What names of pipelines, aggregates and lookups look like.
+pub(super) const TABLE_NAME_HINT: &str =
+    "it names tables: a lower case letter, then lower case letters, digits and `_`, at most 100";
+
+/// Whether a pipeline, an aggregate or a lookup may have this name.
+pub(super) fn is_table_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && name.len() <= 100
+}
+
 /// One file's tree and where its complaints go.
 pub(super) struct Validator<'a> {
     pub(super) sink: &'a mut Sink,
@@ -163,15 +174,11 @@ impl Validator<'_> {
     }
 
     fn pipeline_name(&mut self, name: &str) {
-        let good = name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            && name.len() <= 100;
-        if !good && let Some(place) = self.key_place(&["pipelines"], name) {
-            self.sink.error_with(
-                place,
-                format!("`{}` cannot be the name of a pipeline", name.escape_debug()),
-                "it names tables: a lower case letter, then lower case letters, digits and `_`, at most 100",
-            );
+        if !is_table_name(name)
+            && let Some(place) = self.key_place(&["pipelines"], name)
+        {
+            let message = format!("`{}` cannot be the name of a pipeline", name.escape_debug());
+            self.sink.error_with(place, message, TABLE_NAME_HINT);
         }
     }
 

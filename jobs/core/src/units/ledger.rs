@@ -1,0 +1,143 @@
+//! What a batch table's `txn` entries say of its units: the ledger, of empty units too.
+//!
+//! Three entries per unit, app id `deltaworks/<aggregate>/<granularity>/<window_date>/<entry>`, in the
+//! commit that replaces its rows. Each unit counts by itself: one number that grows per job would make
+//! the recompute of an older day look like something that is done already.
+//!
+//! Invariants: U4 a unit has all three entries or none; U5 `generation` grows by one with each
+//! publication, and stays when only the pin is renewed, because the rows that carry it stay too.
+
+use super::{Fingerprint, Unit};
+use std::collections::BTreeMap;
+
+/// What the ledger says of one unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// How often it has been published, from 1 on.
+    pub generation: i64,
+    /// What it was computed from: [`super::Pin::id`].
+    pub pin: Fingerprint,
+    /// Under which definition.
+    pub definition: Fingerprint,
+}
+
+/// The entries of a unit are not what one of our commits writes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger entries of unit `{0}` are not complete")]
+pub struct BrokenEntry(pub Unit);
+
+impl Entry {
+    /// The entry of the next publication.
+    #[must_use]
+    pub fn published(previous: Option<Self>, pin: Fingerprint, definition: Fingerprint) -> Self {
+        Self { generation: previous.map_or(1, |p| p.generation + 1), pin, definition }
+    }
+
+    /// The entry after [`super::Plan::Repin`]: the same rows, under the same definition.
+    #[must_use]
+    pub const fn repinned(self, pin: Fingerprint) -> Self {
+        Self { pin, ..self }
+    }
+
+    /// The txn entries that record this.
+    #[must_use]
+    pub fn write(self, unit: &Unit) -> [(String, i64); 3] {
+        let id = |entry: &str| format!("deltaworks/{unit}/{entry}");
+        [(id("generation"), self.generation), (id("pin"), self.pin.txn()), (id("definition"), self.definition.txn())]
+    }
+}
+
+/// Reads the ledger of `aggregate` from a table's txn entries; entries of others are left alone.
+///
+/// # Errors
+/// U4 does not hold for a unit.
+pub fn read_ledger(aggregate: &str, txns: &BTreeMap<String, i64>) -> Result<BTreeMap<Unit, Entry>, BrokenEntry> {
+    let mut found: BTreeMap<Unit, [Option<i64>; 3]> = BTreeMap::new();
+    for (id, version) in txns {
+        if let Some((unit, entry)) = parse(aggregate, id) {
+            found.entry(unit).or_default()[entry] = Some(*version);
+        }
+    }
+    let whole = |(unit, versions): (Unit, [Option<i64>; 3])| {
+        let entry = match versions {
+            [Some(generation), Some(pin), Some(definition)] if generation > 0 => Fingerprint::of_txn(pin)
+                .zip(Fingerprint::of_txn(definition))
+                .map(|(pin, definition)| Entry { generation, pin, definition }),
+            _ => None,
+        };
+        entry.map(|entry| (unit.clone(), entry)).ok_or(BrokenEntry(unit))
+    };
+    found.into_iter().map(whole).collect()
+}
+
+/// The unit of an app id, and which of its entries it is.
+fn parse(aggregate: &str, id: &str) -> Option<(Unit, usize)> {
+    let (name, entry) = id.strip_prefix("deltaworks/")?.rsplit_once('/')?;
+    let entry = ["generation", "pin", "definition"].iter().position(|known| *known == entry)?;
+    let (granularity, date) = name.strip_prefix(aggregate)?.strip_prefix('/')?.split_once('/')?;
+    let (granularity, window_date) = (granularity.parse().ok()?, date.parse().ok()?);
+    let unit = Unit { aggregate: aggregate.to_owned(), granularity, window_date };
+    (unit.to_string() == name).then_some((unit, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::date;
+    use proptest::prelude::*;
+
+    fn unit(aggregate: &str, granularity: &str, day: i8) -> Unit {
+        let granularity = granularity.parse().unwrap();
+        Unit { aggregate: aggregate.into(), granularity, window_date: date(2026, 1, day) }
+    }
+
+    fn entry(generation: i64) -> Entry {
+        Entry { generation, pin: Fingerprint::of(b"pin"), definition: Fingerprint::of(b"definition") }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_others_are_left_alone() {
+        let ours = BTreeMap::from([(unit("a", "5m", 1), entry(1)), (unit("a", "1d", 1), entry(7))]);
+        let mut txns: BTreeMap<_, _> = ours.iter().flat_map(|(unit, entry)| entry.write(unit)).collect();
+        txns.extend(entry(3).write(&unit("a.longer", "5m", 1)));
+        txns.extend(entry(3).write(&unit("b", "5m", 1)));
+        for other in
+            ["deltaworks/a/rewrite", "a/5m/2026-01-02/pin", "deltaworks/a/60m/2026-01-02/pin", "deltaworks/a/x/y/pin"]
+        {
+            txns.insert(other.into(), 4);
+        }
+        assert_eq!(read_ledger("a", &txns), Ok(ours));
+        assert_eq!(entry(1).write(&unit("a", "60m", 5))[0].0, "deltaworks/a/1h/2026-01-05/generation");
+    }
+
+    #[test]
+    fn half_an_entry_is_an_error() {
+        let unit = unit("a", "5m", 1);
+        let whole: BTreeMap<_, _> = entry(1).write(&unit).into_iter().collect();
+        for id in whole.keys() {
+            let mut less = whole.clone();
+            less.remove(id);
+            assert_eq!(read_ledger("a", &less), Err(BrokenEntry(unit.clone())), "without {id}");
+            less.insert(id.clone(), -1);
+            assert_eq!(read_ledger("a", &less), Err(BrokenEntry(unit.clone())), "{id} is -1");
+        }
+        assert_eq!(BrokenEntry(unit).to_string(), "the ledger entries of unit `a/5m/2026-01-01` are not complete");
+    }
+
+    #[test]
+    fn the_generation_counts_publications() {
+        let (pin, definition) = (Fingerprint::of(b"later"), Fingerprint::of(b"definition"));
+        assert_eq!(Entry::published(None, pin, definition), Entry { generation: 1, pin, definition });
+        assert_eq!(Entry::published(Some(entry(4)), pin, definition), Entry { generation: 5, pin, definition });
+        assert_eq!(entry(4).repinned(pin), Entry { pin, ..entry(4) });
+    }
+
+    proptest! {
+        #[test]
+        fn any_app_id_is_read_or_left_alone(id in "(deltaworks/)?[a-b/]{0,3}/?(5m|1d|60m)?/2026-0[01]-0[0-3]/(pin|generation)?") {
+            let read = read_ledger("a", &BTreeMap::from([(id.clone(), 1)]));
+            let is_ours = id.starts_with("deltaworks/a/") && read.is_err();
+            prop_assert!(is_ours || read == Ok(BTreeMap::new()), "{id}: {read:?}");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Rows to states, states to coarser states, states to results.
+//!
+//! States are kept one row per window and key, in as many parts as there are threads. A key lies in one
+//! part, so every step after the first runs part by part. Coarser windows are rolled up from the coarsest
+//! ones that nest in them. Every run plans anew: a physical plan gives nothing when it is run a second
+//! time, and says nothing of it.
+
+use super::definition::Definition;
+use super::halves::{COUNTS, Role};
+use super::rows::{Batches, Rows};
+use super::scalars::{Bins, window_starts};
+use super::types::cast;
+use crate::engine::query::engine_error;
+use crate::error::{Class, Error, Result, Stage};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{max, min};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use deltalake::datafusion::common::{DataFusionError, Result as EngineResult};
+use deltalake::datafusion::physical_plan::{
+    ExecutionPlan, SendableRecordBatchStream, collect_partitioned, execute_stream_partitioned,
+};
+use deltaworks_core::windows::{Granularity, Instant, Window, nests};
+use futures::StreamExt;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How long states live, which decides how fine their windows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Until the results of this pass: as coarse as the granularities are.
+    Pass,
+    /// In a table: fine enough to show a day that is still open.
+    Stored,
+}
+
+/// Partial states: one row per window and key.
+#[derive(Debug, Clone)]
+pub struct States {
+    /// A key lies in one part.
+    parts: Vec<Vec<RecordBatch>>,
+}
+
+/// The result of one granularity.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Which.
+    pub granularity: Granularity,
+    /// Rows of the definition's result schema, by window and keys.
+    pub rows: Vec<RecordBatch>,
+    /// What was counted in each window by its start (microseconds), before HAVING: a window whose rows
+    /// HAVING all took away is still here.
+    pub counted: BTreeMap<i64, Counted>,
+}
+
+/// What was counted in one window, all keys together, before HAVING; only what WHERE and joins let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Keys that have events.
+    pub keys: u64,
+    /// Events.
+    pub events: i64,
+    /// Late ones among them.
+    pub late: i64,
+    /// Duplicates, which are no events.
+    pub duplicates: i64,
+    /// Fills among the events.
+    pub filled: i64,
+}
+
+impl States {
+    /// All of them, in the schema that they are stored in.
+    pub fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.parts.iter().flatten()
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batches().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.batches().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// From the first window start to just after the last.
+    fn span(&self) -> Option<Window> {
+        let bounds = self.batches().filter_map(|b| {
+            let starts = b.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
+            Some((min(starts)?, max(starts)?))
+        });
+        let (from, to) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+        Some(Window { start: Instant(from), end: Instant(to.saturating_add(1)) })
+    }
+}
+
+impl Definition {
+    /// States of `rows` by base window, one per key. Streams hold at least the needed columns of the raw
+    /// table, under their names; each is read by a thread of its own.
+    ///
+    /// # Errors
+    /// A stream's own error, a value that cannot be computed, or too little memory.
+    pub async fn partial(&self, rows: Vec<Batches>, life: Life) -> Result<States> {
+        self.partial_as(Role::Counted, rows, life).await
+    }
+
+    /// States of `rows` that do not count, but for the column `duplicates`: merge them with those of the
+    /// rows that do. A window and key that has nothing else makes no row.
+    ///
+    /// # Errors
+    /// As [`Self::partial`].
+    pub async fn duplicates(&self, rows: Vec<Batches>, life: Life) -> Result<States> {
+        self.partial_as(Role::Duplicates, rows, life).await
+    }
+
+    async fn partial_as(&self, role: Role, rows: Vec<Batches>, life: Life) -> Result<States> {
+        let eaten = match life {
+            Life::Pass => &self.eaten.0,
+            Life::Stored => &self.eaten.1,
+        };
+        let rows = Rows::new(Arc::clone(&self.source_schema), rows);
+        let reduced = async {
+            let (input, halves) = eaten.plan(&self.session, rows).await?;
+            let partial = halves.partial(input, role)?;
+            halves.reduce(halves.by_key(partial, self.session.parallel)?)
+        };
+        let reduced = reduced.await.map_err(|e| self.failed(e))?;
+        self.states(reduced).await
+    }
+
+    /// States that were stored under this definition's states fingerprint. There may be several per window
+    /// and key: [`Self::merge`] makes them one.
+    ///
+    /// # Errors
+    /// [`Class::Internal`] if their columns are not those of the definition's states.
+    pub fn stored(&self, batches: &[RecordBatch]) -> Result<States> {
+        let schema = &self.states.1;
+        let stored = batches.iter().map(|batch| {
+            let have = batch.schema();
+            let have = have.fields().iter().map(|f| (f.name(), f.data_type()));
+            if !have.eq(schema.fields().iter().map(|f| (f.name(), f.data_type()))) {
+                let message =
+                    format!("aggregate `{}`: stored states have other columns than its definition", self.name);
+                return Err(Error::new(Stage::Query, Class::Internal, message));
+            }
+            cast(batch, schema).map_err(|e| self.failed(e.into()))
+        });
+        Ok(States { parts: vec![stored.collect::<Result<_>>()?] })
+    }
+
+    /// One state per window and key out of several: of several runs, or as they were stored.
+    ///
+    /// # Errors
+    /// As [`Self::partial`].
+    pub async fn merge(&self, states: impl IntoIterator<Item = States>) -> Result<States> {
+        let all = States { parts: states.into_iter().flat_map(|s| s.parts).collect() };
+        let reduced = || {
+            let halves = &self.halves;
+            halves.reduce(halves.by_key(self.node(&all.parts)?, self.session.parallel)?)
+        };
+        let reduced = reduced().map_err(|e| self.failed(e))?;
+        self.states(reduced).await
+    }
+
+    /// The results of all granularities, from fine to coarse, from states by base window.
+    ///
+    /// # Errors
+    /// As [`Self::partial`]; a window beyond the years that windows are made for.
+    pub async fn finish(&self, base: &States) -> Result<Vec<Finished>> {
+        let mut finer: Vec<(Granularity, States)> = Vec::new();
+        let mut finished = Vec::new();
+        for granularity in &self.granularities {
+            let states = self.rollup(self.coarsest_in(*granularity, base, &finer)?, *granularity).await?;
+            finished.push(self.finish_one(&states, *granularity).await?);
+            finer.push((*granularity, states));
+        }
+        Ok(finished)
+    }
+
+    /// The states with the coarsest windows that nest in those of `granularity`.
+    fn coarsest_in<'s>(
+        &self,
+        granularity: Granularity,
+        base: &'s States,
+        finer: &'s [(Granularity, States)],
+    ) -> Result<&'s States> {
+        let Some(span) = base.span() else { return Ok(base) };
+        for (inner, states) in finer.iter().rev() {
+            let nested = nests(*inner, granularity, &self.zone, span);
+            if nested.map_err(|e| self.failed(DataFusionError::External(Box::new(e))))? {
+                return Ok(states);
+            }
+        }
+        Ok(base)
+    }
+
+    /// States of the windows of `granularity`, from states of windows that nest in them.
+    async fn rollup(&self, states: &States, granularity: Granularity) -> Result<States> {
+        let (parts, changed) = self.rebin(states, granularity).map_err(|e| self.failed(e))?;
+        let rebinned = States { parts };
+        if !changed {
+            return Ok(rebinned);
+        }
+        let reduced = self.node(&rebinned.parts).and_then(|node| self.halves.reduce(node));
+        self.states(reduced.map_err(|e| self.failed(e))?).await
+    }
+
+    /// The states with the window starts of `granularity`, and whether that moved any.
+    fn rebin(&self, states: &States, granularity: Granularity) -> EngineResult<(Vec<Vec<RecordBatch>>, bool)> {
+        let mut binner = Bins::Of(granularity, self.zone.clone()).binner();
+        let mut changed = false;
+        let mut rebin = |batch: &RecordBatch| -> EngineResult<RecordBatch> {
+            let starts = window_starts(&mut binner, batch.column(0))?;
+            changed |= starts.as_ref() != batch.column(0).as_ref();
+            let columns: Vec<ArrayRef> =
+                std::iter::once(starts).chain(batch.columns().iter().skip(1).cloned()).collect();
+            Ok(RecordBatch::try_new(batch.schema(), columns)?)
+        };
+        let parts = states.parts.iter().map(|part| part.iter().map(&mut rebin).collect());
+        let parts = parts.collect::<EngineResult<Vec<_>>>()?;
+        Ok((parts, changed))
+    }
+
+    /// The result of one granularity from states of its windows.
+    async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
+        let counted = Arc::new(Mutex::new(BTreeMap::new()));
+        let rows = async {
+            let values = self.halves.finish(self.node(&states.parts)?)?;
+            let schema = values.schema();
+            let streams = execute_stream_partitioned(values, self.session.state.task_ctx())?;
+            let parts = streams.into_iter().map(|stream| tapped(stream, Arc::clone(&counted))).collect();
+            let keys = self.halves.keys();
+            self.above.run(Rows::new(schema, parts), keys, &self.session).await
+        };
+        let rows = rows.await.map_err(|e| self.failed(e))?;
+        let rows = rows.iter().map(|batch| self.with_windows(batch, granularity)).collect::<Result<_>>()?;
+        let counted = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Finished { granularity, rows, counted })
+    }
+
+    /// Runs a plan of states; they come in the types that are stored.
+    async fn states(&self, plan: Arc<dyn ExecutionPlan>) -> Result<States> {
+        let parts = collect_partitioned(plan, self.session.state.task_ctx()).await.map_err(|e| self.failed(e))?;
+        let store = |batch: &RecordBatch| cast(batch, &self.states.1).map_err(|e| self.failed(e.into()));
+        let parts = parts.iter().map(|part| part.iter().map(store).collect::<Result<_>>());
+        Ok(States { parts: parts.collect::<Result<_>>()? })
+    }
+
+    /// Stored states as a node of a plan, in the types that DataFusion knows them in.
+    fn node(&self, parts: &[Vec<RecordBatch>]) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let native = &self.states.0;
+        let parts = parts.iter().map(|part| -> Batches {
+            let native = Arc::clone(native);
+            let batches = part.clone().into_iter();
+            futures::stream::iter(batches.map(move |b| cast(&b, &native).map_err(|e| engine_error(e.into())))).boxed()
+        });
+        Rows::new(Arc::clone(native), parts.collect()).node(native)
+    }
+
+    fn failed(&self, error: DataFusionError) -> Error {
+        let too_little = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
+        let error = engine_error(error);
+        let error = Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error };
+        if too_little { error.because(OutOfMemory) } else { error }
+    }
+}
+
+/// Marks an error that fewer rows at a time would avoid.
+#[derive(Debug, thiserror::Error)]
+#[error("fewer rows at a time would need less")]
+struct OutOfMemory;
+
+/// Whether a computation ended because its memory was too small for its rows: the same rows in smaller
+/// portions may pass.
+#[must_use]
+pub fn is_out_of_memory(error: &Error) -> bool {
+    error.source.as_ref().is_some_and(|source| source.is::<OutOfMemory>())
+}
+
+/// The values as they pass, counted by window.
+fn tapped(values: SendableRecordBatchStream, counted: Arc<Mutex<BTreeMap<i64, Counted>>>) -> Batches {
+    values
+        .map(move |batch| {
+            let batch = batch.map_err(engine_error)?;
+            let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            count(&batch, &mut counted)
+                .ok_or_else(|| Error::new(Stage::Query, Class::Internal, "an aggregation came without its counts"))?;
+            Ok(batch)
+        })
+        .boxed()
+}
+
+fn count(batch: &RecordBatch, counted: &mut BTreeMap<i64, Counted>) -> Option<()> {
+    let starts = batch.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
+    let first = batch.num_columns().checked_sub(COUNTS.len())?;
+    let column = |n: usize| batch.column(first + n).as_primitive_opt::<Int64Type>();
+    let (events, late, duplicates, filled) = (column(0)?, column(1)?, column(2)?, column(3)?);
+    for (row, start) in starts.values().iter().enumerate() {
+        let window = counted.entry(*start).or_default();
+        window.keys += u64::from(events.value(row) > 0);
+        window.events += events.value(row);
+        window.late += late.value(row);
+        window.duplicates += duplicates.value(row);
+        window.filled += filled.value(row);
+    }
+    Some(())
+}

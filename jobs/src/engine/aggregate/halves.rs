@@ -1,0 +1,320 @@
+//! The two halves of an aggregation, built by hand.
+//!
+//! A projection computes what the aggregate functions eat: the base window, the keys, arguments, filters
+//! and orders, one column each. It is planned and optimized by DataFusion. The aggregation over it is
+//! not: optimizer rules would split it, skip it or answer it from statistics, and states would no longer
+//! merge. Both halves come from the same calls, so a state of one is a state for the other.
+//!
+//! Invariants: A1 the first group column is the window; A2 the last calls are the engine's own counts,
+//! in the order of [`COUNTS`]; A3 orders are complete, so two rows never compare equal.
+
+use super::rows::Rows;
+use super::scalars::Bins;
+use super::session::{Session, plain_float, window_start};
+use super::shape::{Parts, table};
+use super::source::Source;
+use arrow::datatypes::{DataType, SchemaRef};
+use deltalake::datafusion::catalog::TableProvider;
+use deltalake::datafusion::common::tree_node::{Transformed, TreeNode};
+use deltalake::datafusion::common::{Column, DFSchema, Result, TableReference, internal_err};
+use deltalake::datafusion::datasource::provider_as_source;
+use deltalake::datafusion::functions::core::expr_fn::get_field;
+use deltalake::datafusion::logical_expr::execution_props::ExecutionProps;
+use deltalake::datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Sort};
+use deltalake::datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use deltalake::datafusion::logical_expr::{
+    Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, col, lit,
+};
+use deltalake::datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
+use deltalake::datafusion::physical_expr::expressions::{Column as PhysicalColumn, lit as physical_lit};
+use deltalake::datafusion::physical_expr::{Partitioning, PhysicalExpr};
+use deltalake::datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use deltalake::datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use deltalake::datafusion::physical_plan::repartition::RepartitionExec;
+use deltalake::datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use std::sync::Arc;
+
+/// The engine's own counts of every window and key.
+pub(super) const COUNTS: [&str; 4] = ["events", "late", "duplicates", "filled"];
+
+/// Which of them counts duplicates.
+const DUPLICATES: usize = 2;
+
+/// What rows are to an aggregation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// They are aggregated.
+    Counted,
+    /// They are only counted as duplicates.
+    Duplicates,
+}
+
+/// What is appended to every order, so that it is complete.
+const PLACE: [&str; 4] = ["_kafka_time", "_topic", "_partition", "_offset"];
+
+/// The column of the window.
+pub(super) const WINDOW: &str = "w";
+
+/// The column of a key.
+pub(super) fn key_column(n: usize) -> String {
+    format!("k{n}")
+}
+
+/// The column of a result.
+pub(super) fn result_column(n: usize) -> String {
+    format!("a{n}")
+}
+
+/// The logical side of the partial half.
+#[derive(Debug, Clone)]
+pub(super) struct Eaten {
+    /// The projection.
+    plan: LogicalPlan,
+    /// Aggregate calls over its columns.
+    calls: Vec<Expr>,
+    /// How many group columns there are, the window among them.
+    groups: usize,
+    /// Name of the pipeline, whose scan is replaced by rows.
+    pipeline: String,
+}
+
+/// What both halves are made of.
+#[derive(Debug, Clone)]
+pub(super) struct Halves {
+    group: Arc<PhysicalGroupBy>,
+    calls: Vec<Arc<AggregateFunctionExpr>>,
+    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// Of the projection.
+    input_schema: SchemaRef,
+}
+
+impl Eaten {
+    /// What the calls of `parts` eat, by base window.
+    pub(super) fn new(parts: &Parts, source: &Source, bins: &Bins, session: &Session) -> Result<Self> {
+        let input = lookups_kept(parts.aggregation.input.as_ref())?;
+        let Some(qualifier) = pipeline_qualifier(&input, &source.name) else {
+            return internal_err!("the pipeline is not under the aggregation");
+        };
+        let mut columns = Columns { schema: input.schema().as_ref().clone(), exprs: Vec::new() };
+        let raw = |name: &str| Expr::Column(Column::new(Some(qualifier.clone()), name));
+        let event_time = source
+            .event_time
+            .iter()
+            .skip(1)
+            .fold(raw(source.event_time.first().map_or("", String::as_str)), |outer, field| {
+                get_field(outer, field.as_str())
+            });
+        columns.exprs.push(window_start(bins, event_time.clone()).alias(WINDOW));
+        for (n, key) in parts.aggregation.group_expr.iter().enumerate() {
+            let key = columns.plain(key.clone().unalias_nested().data)?;
+            columns.exprs.push(key.alias(key_column(n)));
+        }
+        let groups = columns.exprs.len();
+        let place: Vec<Sort> = std::iter::once(event_time).chain(PLACE.map(raw)).map(|e| e.sort(true, false)).collect();
+        let mut calls = Vec::new();
+        for call in &parts.aggregation.aggr_expr {
+            calls.push(columns.call(call, &place)?);
+        }
+        let (late, filled) = (source.is_late(raw("_behind_ms")), raw("_fill").is_not_null());
+        // in the order of `COUNTS`; of duplicates, `partial` decides
+        for counted in [None, Some(late), None, Some(filled)] {
+            calls.push(columns.call(&count(session, counted)?, &place)?);
+        }
+        let named = calls.into_iter().enumerate().map(|(n, call)| call.alias(result_column(n))).collect();
+        let plan = LogicalPlanBuilder::from(input).project(columns.exprs)?.build()?;
+        Ok(Self { plan, calls: named, groups, pipeline: source.name.clone() })
+    }
+
+    /// Names of the pipeline's columns that are read.
+    pub(super) fn needed(&self, session: &Session) -> Result<Vec<String>> {
+        let optimized = session.state.optimize(&self.plan)?;
+        let mut needed = Vec::new();
+        optimized.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && scan.table_name.table() == self.pipeline
+            {
+                needed.extend(scan.projected_schema.fields().iter().map(|f| f.name().clone()));
+            }
+            Ok(deltalake::datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        })?;
+        Ok(needed)
+    }
+
+    /// Plans the projection over `rows`, and the halves over it.
+    pub(super) async fn plan(&self, session: &Session, rows: Arc<Rows>) -> Result<(Arc<dyn ExecutionPlan>, Halves)> {
+        let provider: Arc<dyn TableProvider> = rows;
+        let source = provider_as_source(provider);
+        let plan = self.plan.clone().transform_down(|node| match node {
+            LogicalPlan::TableScan(mut scan) if scan.table_name.table() == self.pipeline => {
+                scan.source = Arc::clone(&source);
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        let input = session.state.create_physical_plan(&plan.data).await?;
+        let input_schema = input.schema();
+        let logical = DFSchema::try_from(input_schema.as_ref().clone())?;
+        let (props, context) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+        let (mut calls, mut filters) = (Vec::new(), Vec::new());
+        for call in &self.calls {
+            let lowered = LoweredAggregateBuilder::new(call, &logical, &input_schema, &props, &context).build()?;
+            calls.push(lowered.aggregate);
+            filters.push(lowered.filter);
+        }
+        let group = input_schema.fields().iter().take(self.groups).enumerate().map(|(i, field)| {
+            let column: Arc<dyn PhysicalExpr> = Arc::new(PhysicalColumn::new(field.name(), i));
+            (column, field.name().clone())
+        });
+        let group = Arc::new(PhysicalGroupBy::new_single(group.collect()));
+        Ok((input, Halves { group, calls, filters, input_schema }))
+    }
+}
+
+impl Halves {
+    /// Rows in, states out; a group may have several. States of duplicates are those of no rows, but
+    /// for their number: so no row pays for the question whether it is one.
+    pub(super) fn partial(&self, input: Arc<dyn ExecutionPlan>, role: Role) -> Result<Arc<dyn ExecutionPlan>> {
+        let duplicates = self.calls.len() - COUNTS.len() + DUPLICATES;
+        let filters = self.filters.iter().enumerate().map(|(n, filter)| match (role, n == duplicates) {
+            (Role::Counted, false) => filter.clone(),
+            (Role::Duplicates, true) => None,
+            (Role::Counted, true) | (Role::Duplicates, false) => Some(physical_lit(false)),
+        });
+        let (group, calls, filters) = (Arc::clone(&self.group), self.calls.clone(), filters.collect());
+        let schema = Arc::clone(&self.input_schema);
+        Ok(Arc::new(AggregateExec::try_new(AggregateMode::Partial, group, calls, filters, input, schema)?))
+    }
+
+    /// States, each key in one of `parts` partitions.
+    pub(super) fn by_key(&self, states: Arc<dyn ExecutionPlan>, parts: usize) -> Result<Arc<dyn ExecutionPlan>> {
+        let keys = self.group.as_final().input_exprs().split_off(1);
+        if keys.is_empty() || parts < 2 {
+            return Ok(match states.output_partitioning().partition_count() {
+                1 => states,
+                _ => Arc::new(CoalescePartitionsExec::new(states)),
+            });
+        }
+        Ok(Arc::new(RepartitionExec::try_new(states, Partitioning::Hash(keys, parts))?))
+    }
+
+    /// States in, one state per group out; each key must be in one partition.
+    pub(super) fn reduce(&self, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.over_states(AggregateMode::PartialReduce, states)
+    }
+
+    /// States in, one row of values per group out; each key must be in one partition.
+    pub(super) fn finish(&self, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.over_states(AggregateMode::FinalPartitioned, states)
+    }
+
+    /// How many keys there are beside the window.
+    pub(super) fn keys(&self) -> usize {
+        self.group.expr().len() - 1
+    }
+
+    fn over_states(&self, mode: AggregateMode, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let (group, calls) = (self.group.as_final(), self.calls.clone());
+        // filters were applied by the partial half
+        let filters = vec![None; calls.len()];
+        let schema = Arc::clone(&self.input_schema);
+        Ok(Arc::new(AggregateExec::try_new(mode, group, calls, filters, states, schema)?))
+    }
+}
+
+/// The plan with each join turned round. A hash join keeps its left side in memory, and DataFusion knows
+/// the size of neither: left as they are written, joins would keep all rows of the pipeline.
+fn lookups_kept(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    Ok(match plan {
+        LogicalPlan::Filter(filter) => {
+            LogicalPlan::Filter(Filter::try_new(filter.predicate.clone(), Arc::new(lookups_kept(&filter.input)?))?)
+        }
+        LogicalPlan::Join(join) => {
+            let on = join.on.iter().map(|(left, right)| (right.clone(), left.clone())).collect();
+            LogicalPlan::Join(Join::try_new(
+                Arc::clone(&join.right),
+                Arc::new(lookups_kept(&join.left)?),
+                on,
+                join.filter.clone(),
+                join.join_type.swap(),
+                join.join_constraint,
+                join.null_equality,
+                join.null_aware,
+            )?)
+        }
+        other => other.clone(),
+    })
+}
+
+/// The qualifier of the pipeline's columns under FROM, JOIN and WHERE.
+fn pipeline_qualifier(plan: &LogicalPlan, pipeline: &str) -> Option<TableReference> {
+    if let Some((name, qualifier)) = table(plan) {
+        return (name == pipeline).then_some(qualifier);
+    }
+    plan.inputs().into_iter().find_map(|input| pipeline_qualifier(input, pipeline))
+}
+
+/// `count(*)`, of rows that pass `filter`.
+fn count(session: &Session, filter: Option<Expr>) -> Result<Expr> {
+    use deltalake::datafusion::execution::FunctionRegistry as _;
+    let function = session.state.udaf("count")?;
+    let filter = filter.map(Box::new);
+    Ok(Expr::AggregateFunction(AggregateFunction::new_udf(function, vec![lit(1_i64)], false, filter, Vec::new(), None)))
+}
+
+/// The columns of the projection, each expression once.
+struct Columns {
+    /// Of what is projected.
+    schema: DFSchema,
+    exprs: Vec<Expr>,
+}
+
+impl Columns {
+    /// The call over columns of the projection.
+    fn call(&mut self, call: &Expr, place: &[Sort]) -> Result<Expr> {
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = call.clone().unalias_nested().data else {
+            return internal_err!("`{call}` is no aggregate function");
+        };
+        let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = params;
+        let args = args.into_iter().map(|arg| self.column(arg)).collect::<Result<_>>()?;
+        let filter = filter.map(|f| self.column(*f).map(Box::new)).transpose()?;
+        // within a group the order is an argument; everywhere else it must be complete
+        let complete = !order_by.is_empty() && !func.supports_within_group_clause();
+        let place = if complete { place } else { &[] };
+        let mut order: Vec<Sort> = Vec::new();
+        for Sort { expr, asc, nulls_first } in order_by.into_iter().chain(place.iter().cloned()) {
+            let expr = self.column(expr)?;
+            // a column that occurs again orders nothing, and DataFusion miscounts it
+            if order.iter().all(|before| before.expr != expr) {
+                order.push(Sort { expr, asc, nulls_first });
+            }
+        }
+        let order_by = order;
+        let params = AggregateFunctionParams { args, distinct, filter, order_by, null_treatment };
+        Ok(Expr::AggregateFunction(AggregateFunction { func, params }))
+    }
+
+    /// The column that holds an expression; what has no columns stays as it is, for functions that want
+    /// a literal.
+    fn column(&mut self, expression: Expr) -> Result<Expr> {
+        let expression = expression.unalias_nested().data;
+        if expression.column_refs().is_empty() {
+            return Ok(expression);
+        }
+        let expression = self.plain(expression)?;
+        let known = self.exprs.iter().find_map(|e| match e {
+            Expr::Alias(alias) if *alias.expr == expression => Some(alias.name.clone()),
+            _ => None,
+        });
+        let name = known.unwrap_or_else(|| {
+            let name = format!("x{}", self.exprs.len());
+            self.exprs.push(expression.alias(&name));
+            name
+        });
+        Ok(col(name))
+    }
+
+    fn plain(&self, expression: Expr) -> Result<Expr> {
+        let is_float = matches!(expression.get_type(&self.schema)?, DataType::Float32 | DataType::Float64);
+        Ok(if is_float { plain_float(expression) } else { expression })
+    }
+}

@@ -1,0 +1,48 @@
+//! Window aggregates: one SQL file becomes a checked definition, and rows become states and results.
+//!
+//! ```text
+//! file ─> parse (clauses) ─> shape (known) ─> definition (columns, canonical) ─> halves
+//!                        lookups ─┘
+//! rows ─> partial half ─> states ─> rollup ─> final half ─> HAVING, SELECT list ─> results
+//!        (halves, rows)          (compute)                       (finish)
+//! ```
+//!
+//! A caller makes a [`Session`], loads the [`Lookups`], and makes a [`Definition`] of each file. Then rows
+//! that count go through [`Definition::partial`], duplicates among them through
+//! [`Definition::duplicates`]; [`Definition::merge`] brings states together, also stored ones, and
+//! [`Definition::finish`] gives the windows of every granularity. States of any portions of the rows, merged
+//! in any order, finish to the same bytes.
+//!
+//! Decides nothing about which rows, dates or windows: callers bring rows, freed of duplicates, and take
+//! results. Knows Delta only by the types that its tables hold.
+
+mod canonical;
+mod check;
+mod clauses;
+mod columns;
+mod compute;
+mod definition;
+mod finish;
+mod halves;
+mod known;
+mod lookups;
+mod parse;
+mod places;
+mod rows;
+mod scalars;
+mod session;
+mod shape;
+mod source;
+mod types;
+
+pub use check::{Checked, check};
+pub use columns::{OutputColumn, RESERVED};
+pub use compute::{Counted, Finished, Life, States, is_out_of_memory};
+pub use definition::Definition;
+pub use lookups::{Lookup, Lookups};
+pub use rows::Batches;
+pub use session::{Limits, Session};
+pub use source::Source;
+
+#[cfg(test)]
+mod tests;
