@@ -7,7 +7,7 @@ RUN cargo build --release --locked --package deltaworks-cli
 
 FROM debian:bookworm-slim
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates \
+ && apt-get install --yes --no-install-recommends ca-certificates tzdata \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --home-dir /project deltaworks
 COPY --from=build /src/target/release/deltaworks /usr/local/bin/deltaworks

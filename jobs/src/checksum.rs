@@ -76,7 +76,8 @@ pub fn row_sums(batch: &RecordBatch, skip: &[&str]) -> Result<Vec<u128>> {
     let mut sums = vec![0u64; batch.num_rows()];
     let mut cells = Vec::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        if skip.contains(&field.name().as_str()) || *column.data_type() == DataType::Null {
+        let empty = column.null_count() == column.len();
+        if skip.contains(&field.name().as_str()) || *column.data_type() == DataType::Null || empty {
             continue;
         }
         let nulls = hash(column, xxh3_64(field.name().as_bytes()), &mut cells)
@@ -219,7 +220,15 @@ fn integers<T: ArrowPrimitiveType>(
 }
 
 fn bytes<'a>(values: impl Iterator<Item = Option<&'a [u8]>>, seed: u64, cells: &mut Vec<u64>) {
-    cells.extend(values.map(|v| v.map_or(0, |v| xxh3_64_with_seed(v, seed))));
+    // a constant column is hashed once
+    let mut last: (&[u8], u64) = (&[], xxh3_64_with_seed(&[], seed));
+    cells.extend(values.map(|v| {
+        let Some(v) = v else { return 0 };
+        if v != last.0 {
+            last = (v, xxh3_64_with_seed(v, seed));
+        }
+        last.1
+    }));
 }
 
 fn list<O: OffsetSizeTrait>(array: &GenericListArray<O>, seed: u64, cells: &mut Vec<u64>) -> Result<()> {

@@ -15,6 +15,8 @@ use hashbrown::HashMap;
 pub struct RepeatMemory {
     rows_max: u64,
     row: u64,
+    /// The row at which the young generation becomes the old one.
+    turn: u64,
     young: HashMap<u64, u64, FixedState>,
     old: HashMap<u64, u64, FixedState>,
 }
@@ -23,7 +25,16 @@ impl RepeatMemory {
     /// Remembers `rows_max` rows; 0 remembers nothing.
     #[must_use]
     pub fn new(rows_max: usize) -> Self {
-        Self { rows_max: rows_max as u64, row: 0, young: HashMap::default(), old: HashMap::default() }
+        let rows_max = rows_max as u64;
+        Self { rows_max, row: 0, turn: rows_max, young: HashMap::default(), old: HashMap::default() }
+    }
+
+    /// Looks an id up that is soon observed, to have its place in the processor's cache: lookups that
+    /// wait for nothing wait together.
+    #[must_use]
+    pub fn touch(&self, id_hash: Option<u128>) -> bool {
+        let hash = id_hash.map_or(0, |h| h as u64);
+        self.young.contains_key(&hash) | self.old.contains_key(&hash)
     }
 
     /// Takes in the id of the next landed row; says whether it was among the last N.
@@ -33,7 +44,8 @@ impl RepeatMemory {
         }
         let row = self.row;
         self.row += 1;
-        if row > 0 && row.is_multiple_of(self.rows_max) {
+        if row == self.turn {
+            self.turn += self.rows_max;
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
         }

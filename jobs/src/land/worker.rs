@@ -219,11 +219,7 @@ impl Worker {
         for message in chunk.iter() {
             self.message(&message);
         }
-        let owned = &mut self.owned;
-        self.stamps.mark_repeats(|partition, id| {
-            let owned = owned.get_mut(partition as usize).and_then(Option::as_mut);
-            owned.is_some_and(|owned| owned.repeats.observe(id))
-        });
+        self.mark_repeats();
         // a chunk is small: asking once for each is often enough
         if self.decoder.rows() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES {
             self.seal()?;
@@ -232,6 +228,19 @@ impl Worker {
             self.seal_rejects()?;
         }
         Ok(())
+    }
+
+    /// After a chunk and not row by row: each lookup misses the processor's cache, and neighbours can
+    /// be waited for together.
+    fn mark_repeats(&mut self) {
+        let memory = |partition: i32| self.owned.get(partition as usize)?.as_ref().map(|owned| &owned.repeats);
+        let touch = |(partition, id)| memory(partition).is_some_and(|repeats| repeats.touch(id));
+        std::hint::black_box(self.stamps.undecided().filter(|row| touch(*row)).count());
+        let owned = &mut self.owned;
+        self.stamps.mark_repeats(|partition, id| {
+            let owned = owned.get_mut(partition as usize).and_then(Option::as_mut);
+            owned.is_some_and(|owned| owned.repeats.observe(id))
+        });
     }
 
     fn message(&mut self, message: &Message<'_>) {

@@ -12,8 +12,6 @@ mod leaf;
 mod node;
 mod number;
 mod object;
-#[cfg(test)]
-mod rate;
 mod refusal;
 mod rules;
 #[cfg(test)]
