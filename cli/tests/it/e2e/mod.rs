@@ -13,5 +13,6 @@ mod losses;
 mod outages;
 mod plain;
 mod rebalance;
+mod secrets;
 mod starts;
 mod transactions;
