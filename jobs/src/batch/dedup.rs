@@ -121,7 +121,7 @@ impl Dedup {
     /// [`Class::Outside`] if a temporary file cannot be written.
     pub fn push(&mut self, id: u128, order: Order, number: u32) -> Result<()> {
         let id = [(id >> 64) as u64, id as u64];
-        let bucket = (u128::from(id[0]) * self.buckets.len() as u128 >> 64) as usize;
+        let bucket = ((u128::from(id[0]) * self.buckets.len() as u128) >> 64) as usize;
         self.buckets[bucket].now.push(Row { id, order, number })
     }
 
@@ -291,8 +291,8 @@ mod tests {
         (0..dates.len())
             .map(|day| {
                 let mut first: BTreeMap<u128, (usize, Order)> = BTreeMap::new();
-                for scope in day.saturating_sub(1)..=day {
-                    for (id, order) in &dates[scope] {
+                for (scope, rows) in dates.iter().enumerate().take(day + 1).skip(day.saturating_sub(1)) {
+                    for (id, order) in rows {
                         let place = (scope, *order);
                         first.entry(*id).and_modify(|least| *least = place.min(*least)).or_insert(place);
                     }

@@ -15,6 +15,8 @@
 // in flow order
 mod run;
 
+mod select;
+
 mod input;
 mod plan;
 
@@ -41,4 +43,7 @@ mod columns;
 pub mod meter;
 
 pub use plan::{PlannedUnit, Summary};
-pub use run::{BatchOptions, BatchReport, UnitCounts, batch, plan_only};
+pub use run::{BatchOptions, BatchReport, UnitCounts, batch, batch_on, plan_only};
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,24 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Says what a person may want to do about it.
+    pub fn tell(&self, pipeline: &str) {
+        if self.definition_kept > 0 {
+            tracing::warn!(
+                pipeline,
+                units = self.definition_kept,
+                "older units keep their former definition; `batch --force --interval-start … --interval-end …` redoes them"
+            );
+        }
+        if self.beyond_retention > 0 {
+            tracing::warn!(
+                pipeline,
+                units = self.beyond_retention,
+                "late rows came for dates that raw no longer keeps"
+            );
+        }
+    }
+
     /// Takes in what was left of another pipeline.
     pub const fn add(&mut self, other: Self) {
         self.up_to_date += other.up_to_date;
@@ -249,7 +267,7 @@ fn refusal(why: &Refusal) -> (String, &'static str) {
         ),
         Refusal::BeyondRetention { dates, .. } => (
             format!("raw no longer keeps {}", list(dates)),
-            "bring the dates back from an archive first, or leave the unit as it is",
+            "bound the interval to what raw keeps, or bring the dates back from an archive first",
         ),
         Refusal::FewerRows { dates } => (
             format!("raw has lost rows of {}", list(dates)),

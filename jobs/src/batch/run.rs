@@ -12,12 +12,12 @@ use super::ledger::{PinRow, RunRow, record_pins, record_runs};
 use super::meter::Meter;
 use super::plan::{Aggregate, Planned, PlannedUnit, Summary, guard, plan_units, shown, summary};
 use super::publish::{Published, Publisher, Run, definition_id};
+use super::select::{Job, jobs};
 use crate::clock::Clock;
-use crate::engine::aggregate::{Definition, Limits, Lookups, Session, Source};
+use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::Lake;
-use crate::project::Report;
-use crate::project::settings::{AggregateFile, Pipeline, Settings};
+use crate::project::settings::{Pipeline, Settings};
 use deltaworks_core::units::{Entry, Fingerprint, Interval, Plan, Unit};
 use deltaworks_core::windows::Granularity;
 use serde::Serialize;
@@ -27,8 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Times that units which another run was first at are planned.
 const ROUNDS_MAX: usize = 4;
-/// Shares of the memory budget: for hash tables, and for ids. The rest is files, batches and code.
-const ENGINE_SHARE: usize = 4;
+/// Share of the memory budget for ids.
 const DEDUP_SHARE: usize = 4;
 
 /// What a run is asked for.
@@ -86,12 +85,6 @@ pub struct BatchReport {
     pub error: Option<Error>,
 }
 
-/// A pipeline and the selected aggregates of it.
-struct Job {
-    pipeline: Arc<Pipeline>,
-    aggregates: Vec<Aggregate>,
-}
-
 /// What all parts of a run share.
 struct Context<'a> {
     lake: Lake,
@@ -143,8 +136,25 @@ pub async fn batch(
     clock: &Clock,
     stop: &CancellationToken,
 ) -> BatchReport {
+    match Lake::open(&settings.lake) {
+        Ok(lake) => batch_on(&lake, settings, options, meter, clock, stop).await,
+        Err(error) => BatchReport { error: Some(error), ..BatchReport::default() },
+    }
+}
+
+/// The same, on a lake that is open.
+pub async fn batch_on(
+    lake: &Lake,
+    settings: &Settings,
+    options: &BatchOptions,
+    meter: &Arc<Meter>,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> BatchReport {
     let mut report = BatchReport::default();
-    if let Err(error) = run(settings, options, meter, clock, stop, &mut report).await {
+    let run = Run::new(options.run_id.clone());
+    let context = Context { lake: lake.clone(), settings, options, run, meter, clock, stop };
+    if let Err(error) = context.run(&mut report).await {
         let published = report.units.changed + report.units.unchanged > 0;
         let class = if published && error.class == Class::Outside { Class::Partly } else { error.class };
         report.error = Some(Error { class, ..error });
@@ -152,37 +162,27 @@ pub async fn batch(
     report
 }
 
-async fn run(
-    settings: &Settings,
-    options: &BatchOptions,
-    meter: &Arc<Meter>,
-    clock: &Clock,
-    stop: &CancellationToken,
-    report: &mut BatchReport,
-) -> Result<()> {
-    let lake = Lake::open(&settings.lake)?;
-    let run = Run::new(options.run_id.clone());
-    let context = Context { lake, settings, options, run, meter, clock, stop };
-    for job in jobs(settings, options).await? {
-        let began_ms = clock.now_ms();
-        let mut done = Done::default();
-        let ended = context.pipeline(&job, report, &mut done).await;
-        let verdict = match &ended {
-            Err(error) => format!("failed: {}", error.message),
-            Ok(()) if report.stopped => "interrupted".to_owned(),
-            Ok(()) => "done".to_owned(),
-        };
-        let recorded = context.record(&job.pipeline, done, began_ms, verdict).await;
-        ended?;
-        recorded?;
-        if report.stopped {
-            break;
-        }
-    }
-    Ok(())
-}
-
 impl Context<'_> {
+    async fn run(&self, report: &mut BatchReport) -> Result<()> {
+        for job in jobs(self.settings, self.options).await? {
+            let began_ms = self.clock.now_ms();
+            let mut done = Done::default();
+            let ended = self.pipeline(&job, report, &mut done).await;
+            let verdict = match &ended {
+                Err(error) => format!("failed: {}", error.message),
+                Ok(()) if report.stopped => "interrupted".to_owned(),
+                Ok(()) => "done".to_owned(),
+            };
+            let recorded = self.record(&job.pipeline, done, began_ms, verdict).await;
+            ended?;
+            recorded?;
+            if report.stopped {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Brings the units of one pipeline up to date.
     async fn pipeline(&self, job: &Job, report: &mut BatchReport, done: &mut Done) -> Result<()> {
         let mut again: Option<BTreeSet<Unit>> = None;
@@ -194,7 +194,9 @@ impl Context<'_> {
             let planned = plan_units(&self.lake, &input, &job.aggregates, self.options, again.as_ref()).await?;
             guard(Some(&input), &job.aggregates, &planned, self.options)?;
             if again.is_none() {
-                report.left.add(summary(&planned));
+                let left = summary(&planned);
+                left.tell(&job.pipeline.name);
+                report.left.add(left);
             }
             let overlapped = self.round(&input, job, &planned, report, done).await?;
             if overlapped.is_empty() || report.stopped {
@@ -203,6 +205,7 @@ impl Context<'_> {
             tracing::info!(pipeline = %job.pipeline.name, units = overlapped.len(), "another run was first; plan again");
             again = Some(overlapped);
         }
+        report.units.failed += again.as_ref().map_or(0, BTreeSet::len) as u64;
         let first = again.iter().flatten().next().map(ToString::to_string).unwrap_or_default();
         let message = format!("another run keeps publishing the same units, such as `{first}`");
         Err(Error::new(Stage::Batch, Class::Overlap, message).hint("schedule one `batch` at a time"))
@@ -382,53 +385,4 @@ async fn publish(
     let published = publisher.publish(&p.unit, before, &computed.rows, p.pin.id()).await?;
     tracing::debug!(unit = %p.unit, ?published, ?empty, rows = computed.counts.rows, "unit");
     Ok(published)
-}
-
-/// The selected aggregates, by pipeline.
-async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job>> {
-    let files = select(settings, &options.aggregates)?;
-    let memory_bytes = settings.memory_bytes / ENGINE_SHARE;
-    let session = Session::new(&Limits { memory_bytes, parallel: options.parallel, spill: None })?;
-    let lookups = Lookups::load(settings, &session).await.map_err(|found| Error::from(Report::new(found)))?;
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut wrong = Vec::new();
-    for file in files {
-        let Some(pipeline) = settings.pipelines.iter().find(|p| p.name == file.from) else { continue };
-        let definition = match Definition::new(&file, &Source::of(pipeline), &lookups, &session).await {
-            Ok(definition) => definition,
-            Err(found) => {
-                wrong.extend(found);
-                continue;
-            }
-        };
-        let aggregate = Aggregate { file, definition };
-        match jobs.iter_mut().find(|job| job.pipeline.name == pipeline.name) {
-            Some(job) => job.aggregates.push(aggregate),
-            None => jobs.push(Job { pipeline: pipeline.clone(), aggregates: vec![aggregate] }),
-        }
-    }
-    if !wrong.is_empty() {
-        return Err(Report::new(wrong).into());
-    }
-    if options.input_version.is_some() && jobs.len() > 1 {
-        let message = "one version cannot be that of several raw tables";
-        return Err(Error::new(Stage::Batch, Class::User, message).hint("name aggregates of one pipeline"));
-    }
-    Ok(jobs)
-}
-
-fn select(settings: &Settings, names: &[String]) -> Result<Vec<Arc<AggregateFile>>> {
-    let known = || settings.aggregates.iter().map(|a| format!("`{}`", a.name)).collect::<Vec<_>>().join(", ");
-    let user = |message: String| Error::new(Stage::Batch, Class::User, message);
-    if settings.aggregates.is_empty() {
-        return Err(user("the project has no aggregates".into()).hint("name their files under `aggregates`"));
-    }
-    if names.is_empty() {
-        return Ok(settings.aggregates.clone());
-    }
-    let find = |name: &String| settings.aggregates.iter().find(|a| a.name == *name).cloned();
-    let unknown = |name: &String| {
-        user(format!("there is no aggregate `{name}`")).hint(format!("deltaworks.yaml has {}", known()))
-    };
-    names.iter().map(|name| find(name).ok_or_else(|| unknown(name))).collect()
 }
