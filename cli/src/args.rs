@@ -1,6 +1,8 @@
 //! What was typed.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use deltaworks_core::windows::{Granularity, Instant};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Lands Kafka topics in Delta tables exactly once, and can prove it.
@@ -57,6 +59,8 @@ pub enum Verb {
     Topics(Topics),
     /// Land topics in raw tables, exactly once
     Stream(Stream),
+    /// Compute exact windows, late events included, and publish those that changed
+    Batch(Batch),
     /// Look at rejected messages
     #[command(subcommand)]
     Rejects(RejectsVerb),
@@ -202,6 +206,37 @@ pub struct Stream {
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<std::net::SocketAddr>,
     /// Print what would be read, from where to where, as JSON, and land nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `batch`
+#[derive(Debug, ClapArgs)]
+pub struct Batch {
+    /// Aggregates [default: all]
+    pub aggregates: Vec<String>,
+    /// Only windows that end after this, RFC 3339 with offset
+    #[arg(long, value_name = "TIME")]
+    pub interval_start: Option<Instant>,
+    /// Only windows that end by this, RFC 3339 with offset; all of them have to be complete, else exit 7
+    #[arg(long, value_name = "TIME")]
+    pub interval_end: Option<Instant>,
+    /// Compute again whatever is published
+    #[arg(long)]
+    pub force: bool,
+    /// Only windows of this size, e.g. 1h; may be given several times
+    #[arg(long = "granularity", value_name = "SIZE")]
+    pub granularities: Vec<Granularity>,
+    /// Files read, and threads' worth of work, at a time [default: the machine's cores]
+    #[arg(long, value_name = "COUNT")]
+    pub max_parallel: Option<NonZeroUsize>,
+    /// Read this version of the raw table instead of the newest
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(i64).range(0..))]
+    pub input_version: Option<i64>,
+    /// End with exit code 99 where there is nothing to do
+    #[arg(long)]
+    pub skip_exit_code: bool,
+    /// Print the plan as JSON and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }

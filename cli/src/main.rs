@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
 
 mod args;
+mod bar;
 mod ending;
 mod health;
 mod live;

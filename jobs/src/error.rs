@@ -25,6 +25,8 @@ pub enum Stage {
     Land,
     /// The query engine.
     Query,
+    /// Batch.
+    Batch,
 }
 
 impl fmt::Display for Stage {
@@ -36,6 +38,7 @@ impl fmt::Display for Stage {
             Self::Lake => "lake",
             Self::Land => "land",
             Self::Query => "query",
+            Self::Batch => "batch",
         })
     }
 }

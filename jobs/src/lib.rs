@@ -1,7 +1,7 @@
 //! The stages of deltaworks, in flow order, and the edges they use.
 //!
 //! ```text
-//!   project ─> produce ─> (topic) ─> land ─> (raw, rejects) ─> engine: query
+//!   project ─> produce ─> (topic) ─> land ─> (raw, rejects) ─> batch ─> (batch) ─> engine: query
 //!                            │         │
 //!   edges:                 kafka      lake
 //! ```
@@ -13,6 +13,8 @@ pub mod project;
 pub mod produce;
 
 pub mod land;
+
+pub mod batch;
 
 pub mod online;
 

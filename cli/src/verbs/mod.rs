@@ -1,5 +1,6 @@
 //! One file per verb: settings in, a call into the stages, an ending out. No data logic.
 
+mod batch;
 mod check;
 mod demo;
 mod init;
@@ -34,6 +35,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Produce(verb) => produce::run(global, verb, screen).await,
         Verb::Topics(verb) => topics::run(global, verb).await,
         Verb::Stream(verb) => stream::run(global, verb, screen).await,
+        Verb::Batch(verb) => batch::run(global, verb, screen).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
         Verb::Offsets(verb) => offsets::run(global, verb).await,
         Verb::Query(verb) => query::run(global, verb).await,

@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 16] = [
+    let verbs: [&[&str]; 17] = [
         &[],
         &["init"],
         &["check"],
@@ -25,6 +25,7 @@ fn help_of_every_verb() {
         &["topics"],
         &["topics", "create"],
         &["stream"],
+        &["batch"],
         &["rejects"],
         &["rejects", "list"],
         &["rejects", "show"],
@@ -48,8 +49,8 @@ fn no_verb_is_without_a_snapshot() {
     let listed = top.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
     let names: Vec<_> = listed.filter_map(|l| l.split_whitespace().next()).collect();
     let shown = [
-        "init", "check", "demo", "produce", "topics", "stream", "rejects", "offsets", "query", "status", "reset",
-        "help",
+        "init", "check", "demo", "produce", "topics", "stream", "batch", "rejects", "offsets", "query", "status",
+        "reset", "help",
     ];
     assert_eq!(names, shown);
 }

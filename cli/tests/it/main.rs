@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod batch;
 mod commands;
 mod contracts;
 mod crash;

@@ -163,6 +163,20 @@ impl Lake {
         state.map(|state| Table::new(self.clone(), name.clone(), log, state)).transpose()
     }
 
+    /// Opens a version of a table, to read; commits on it conflict unless it is the newest. `None` if there is no
+    /// such table.
+    ///
+    /// # Errors
+    /// As [`Self::open_table`]; [`Class::User`] if the table never had the version, or its log was cleaned.
+    pub async fn open_table_at(&self, name: &TableName, version: i64) -> Result<Option<Table>> {
+        let log = self.log(name);
+        let state = match log.load(Some(version)).await {
+            Ok(state) => state,
+            Err(why) => return Err(self.unreadable(name, u64::try_from(version).ok(), why).await),
+        };
+        state.map(|state| Table::new(self.clone(), name.clone(), log, state)).transpose()
+    }
+
     /// Opens the table, makes it if it is missing, and adds the columns that it lacks. Another process
     /// may do the same at the same time.
     ///

@@ -17,6 +17,9 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Rows of a batch.
+const BATCH_ROWS: usize = 8_192;
+
 /// One Parquet file of a store.
 #[derive(Debug)]
 pub(super) struct ObjectReader {
@@ -37,7 +40,7 @@ pub(super) async fn open(
     };
     let wanted: Vec<usize> = leaves.filter(|(_, leaf)| wanted(&leaf.path().string())).map(|(i, _)| i).collect();
     let mask = ProjectionMask::leaves(builder.parquet_schema(), wanted);
-    builder.with_projection(mask).build()
+    builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()
 }
 
 impl AsyncFileReader for ObjectReader {
@@ -61,6 +64,12 @@ impl AsyncFileReader for ObjectReader {
     }
 }
 
+/// Whether the store says that there is no such object.
+fn is_gone(e: &ParquetError) -> bool {
+    let ParquetError::External(source) = e else { return false };
+    source.downcast_ref::<object_store::Error>().is_some_and(|e| matches!(e, object_store::Error::NotFound { .. }))
+}
+
 fn external(e: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(e))
 }
@@ -70,7 +79,7 @@ impl Table {
     /// in the file, and a file older than a column lacks it.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read; [`Class::InputLost`] if the store has it no more.
     pub async fn read_file(
         &self,
         file: &LiveFile,
@@ -78,8 +87,8 @@ impl Table {
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let (table, path) = (self.log.table.clone(), file.path.clone());
         let failed = move |e: ParquetError| {
-            crate::Error::new(crate::Stage::Lake, Class::Outside, format!("table `{table}`: cannot read `{path}`"))
-                .because(e)
+            let class = if is_gone(&e) { Class::InputLost } else { Class::Outside };
+            crate::Error::new(crate::Stage::Lake, class, format!("table `{table}`: cannot read `{path}`")).because(e)
         };
         let FileSink { store, path, .. } = self.sink();
         let below = Path::from_url_path(&file.path)

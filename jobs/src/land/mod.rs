@@ -36,7 +36,7 @@ mod rejects;
 // what the tables are like, and what is in them
 mod last_ids;
 pub mod schema;
-mod tables;
+pub(crate) mod tables;
 
 // beside the flow: live figures, and verbs that only look or start over
 pub mod inspect;

@@ -12,8 +12,8 @@ use super::scalars::{Bins, window_starts};
 use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{max, min};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, max, min, not};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use deltalake::datafusion::common::{DataFusionError, Result as EngineResult};
 use deltalake::datafusion::physical_plan::{
@@ -89,6 +89,34 @@ impl States {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.batches().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Those of windows that start before `at`, and the others.
+    ///
+    /// # Errors
+    /// None that data can cause.
+    pub fn split(self, at: Instant) -> Result<(Self, Self)> {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for part in self.parts {
+            let (mut early, mut late) = (Vec::new(), Vec::new());
+            for batch in part {
+                let starts = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+                let is_early: BooleanArray = starts.values().iter().map(|start| Some(*start < at.0)).collect();
+                let filter =
+                    |mask: &BooleanArray| filter_record_batch(&batch, mask).map_err(|e| engine_error(e.into()));
+                match is_early.true_count() {
+                    0 => late.push(batch),
+                    n if n == batch.num_rows() => early.push(batch),
+                    _ => {
+                        early.push(filter(&is_early)?);
+                        late.push(filter(&not(&is_early).map_err(|e| engine_error(e.into()))?)?);
+                    }
+                }
+            }
+            before.push(early);
+            after.push(late);
+        }
+        Ok((Self { parts: before }, Self { parts: after }))
     }
 
     /// From the first window start to just after the last.
@@ -175,14 +203,24 @@ impl Definition {
     /// # Errors
     /// As [`Self::partial`]; a window beyond the years that windows are made for.
     pub async fn finish(&self, base: &States) -> Result<Vec<Finished>> {
-        let mut finer: Vec<(Granularity, States)> = Vec::new();
         let mut finished = Vec::new();
-        for granularity in &self.granularities {
-            let states = self.rollup(self.coarsest_in(*granularity, base, &finer)?, *granularity).await?;
-            finished.push(self.finish_one(&states, *granularity).await?);
-            finer.push((*granularity, states));
+        for (granularity, states) in self.rollups(base, &self.granularities).await? {
+            finished.push(self.finish_one(&states, granularity).await?);
         }
         Ok(finished)
+    }
+
+    /// States of the windows of each of `granularities` (from fine to coarse), from states by base window.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn rollups(&self, base: &States, granularities: &[Granularity]) -> Result<Vec<(Granularity, States)>> {
+        let mut finer: Vec<(Granularity, States)> = Vec::new();
+        for granularity in granularities {
+            let states = self.rollup(self.coarsest_in(*granularity, base, &finer)?, *granularity).await?;
+            finer.push((*granularity, states));
+        }
+        Ok(finer)
     }
 
     /// The states with the coarsest windows that nest in those of `granularity`.
@@ -229,8 +267,11 @@ impl Definition {
         Ok((parts, changed))
     }
 
-    /// The result of one granularity from states of its windows.
-    async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
+    /// The result of one granularity from states of its windows, as [`Self::rollups`] gives them.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
         let counted = Arc::new(Mutex::new(BTreeMap::new()));
         let rows = async {
             let values = self.halves.finish(self.node(&states.parts)?)?;

@@ -97,6 +97,18 @@ impl Definition {
         !self.costs.is_empty()
     }
 
+    /// Whether WHERE or an inner join may leave rows out.
+    #[must_use]
+    pub fn filters(&self) -> bool {
+        self.canonical.lines().any(|line| line.starts_with("where ") || line.starts_with("inner join "))
+    }
+
+    /// Whether HAVING may take groups away.
+    #[must_use]
+    pub const fn has_having(&self) -> bool {
+        self.above.having.is_some()
+    }
+
     /// Schema of stored states.
     #[must_use]
     pub fn states_schema(&self) -> SchemaRef {

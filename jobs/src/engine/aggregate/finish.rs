@@ -27,7 +27,7 @@ const VALUES: &str = "values";
 /// HAVING and the SELECT list, over the columns of the aggregation's result.
 #[derive(Debug, Clone)]
 pub(super) struct Above {
-    having: Option<Expr>,
+    pub(super) having: Option<Expr>,
     list: Vec<Expr>,
     /// How many calls of the user there are; the engine's counts follow.
     calls: usize,

@@ -44,5 +44,8 @@ pub use rows::Batches;
 pub use session::{Limits, Session};
 pub use source::Source;
 
+/// Version of the query engine, which decides how states are kept.
+pub const ENGINE_VERSION: &str = deltalake::datafusion::DATAFUSION_VERSION;
+
 #[cfg(test)]
 mod tests;

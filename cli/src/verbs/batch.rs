@@ -1,0 +1,60 @@
+//! `batch`: compute exact windows, and publish those that changed.
+
+use super::settings;
+use crate::args::{Batch, Global};
+use crate::bar;
+use crate::ending::Ending;
+use crate::logging::Screen;
+use crate::signals::Signals;
+use deltaworks_core::units::Interval;
+use deltaworks_jobs::batch::{self, BatchOptions, meter::Meter};
+use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::{Class, Error, Result, Stage};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Runs the verb.
+pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Ending> {
+    let settings = settings(global)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let options = BatchOptions {
+        run_id: deltaworks_jobs::run_id(),
+        aggregates: args.aggregates.clone(),
+        interval: Interval { from: args.interval_start, to: args.interval_end },
+        forced: args.force,
+        granularities: args.granularities.clone(),
+        parallel: args.max_parallel.map_or(cores, std::num::NonZero::get),
+        input_version: args.input_version,
+    };
+    if let (Some(from), Some(to)) = (args.interval_start, args.interval_end)
+        && from >= to
+    {
+        return Err(Error::new(Stage::Batch, Class::User, format!("the interval ({from}, {to}] is empty")));
+    }
+    if args.dry_run {
+        let (units, left) = batch::plan_only(&settings, &options).await?;
+        return Ok(Ending::with(json!({ "status": "planned", "units": units, "left": left })));
+    }
+    let signals = Signals::listen()
+        .map_err(|e| Error::new(Stage::Batch, Class::Outside, "signals cannot be heard").because(e))?;
+    let (meter, clock) = (Arc::new(Meter::default()), Clock::system());
+    tracing::info!(run_id = %options.run_id, "batch begins; the same command continues after an interruption");
+    let done = CancellationToken::new();
+    let watching = tokio::spawn(bar::watch(meter.clone(), screen.clone(), done.clone()));
+    let mut report = batch::batch(&settings, &options, &meter, &clock, &signals.stop).await;
+    done.cancel();
+    // the line has to be gone before the result is printed
+    let _ = watching.await;
+    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+    let mut result = json!({ "run_id": options.run_id, "retryable": false });
+    if let (Some(result), Ok(Value::Object(figures))) = (result.as_object_mut(), serde_json::to_value(&report)) {
+        result.extend(figures);
+    }
+    let ending = match signals.class().filter(|_| stopped) {
+        Some(class) => Ending::classed(class, result),
+        None if idle && args.skip_exit_code => Ending::classed(Class::Skipped, result),
+        None => Ending::with(result),
+    };
+    Ok(ending.and_error(error))
+}

@@ -1,0 +1,25 @@
+//! What a batch run is doing right now, for the live line. Counters only grow within a run.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Live figures of one run.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Units to compute.
+    pub units: AtomicU64,
+    /// Of these: done.
+    pub units_done: AtomicU64,
+    /// Bytes of the files to read.
+    pub bytes: AtomicU64,
+    /// Of these: read.
+    pub bytes_read: AtomicU64,
+    /// Rows read, values or ids.
+    pub rows: AtomicU64,
+}
+
+impl Meter {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Relaxed);
+    }
+}

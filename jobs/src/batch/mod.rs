@@ -1,0 +1,49 @@
+//! BATCH: pinned raw rows into exact windows, one unit replaced at a time.
+//!
+//! ```text
+//!   raw ─> plan (which units, and why) ─> compute ──────────────────────> check ─> publish ─> batch.<aggregate>
+//!          │ live rows per date             │ date by date: ids ─> dedup              │
+//!          │ ledger, pins                   │ values ─> states ─> windows             │ again, where another
+//!          └─<──────────────────────────────┴─────────────────────────────────────────┘ run was first
+//!                         ledger: pins before the units that name them, the run at its end
+//! ```
+//!
+//! A run reads the files of a date once for their ids and once for their values, whatever the number of
+//! aggregates and granularities. Which units to compute is decided by [`deltaworks_core::units`], whether
+//! they may be published by [`deltaworks_core::balance`].
+
+// in flow order
+mod run;
+
+mod select;
+
+mod input;
+mod plan;
+
+mod compute;
+
+mod scan;
+
+mod ids;
+
+mod dedup;
+
+mod values;
+
+mod seconds;
+
+mod check;
+
+mod publish;
+
+mod ledger;
+
+// beside the flow
+mod columns;
+pub mod meter;
+
+pub use plan::{PlannedUnit, Summary};
+pub use run::{BatchOptions, BatchReport, UnitCounts, batch, batch_on, plan_only};
+
+#[cfg(test)]
+mod tests;

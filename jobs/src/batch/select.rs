@@ -1,0 +1,72 @@
+//! The aggregates that a run is about, read, judged and put together by pipeline.
+
+use super::plan::Aggregate;
+use super::run::BatchOptions;
+use crate::engine::aggregate::{Definition, Limits, Lookups, Session, Source};
+use crate::error::{Class, Error, Result, Stage};
+use crate::project::Report;
+use crate::project::settings::{AggregateFile, Pipeline, Settings};
+use std::sync::Arc;
+
+/// Share of the memory budget for hash tables, sorts and join sides. The rest is ids, files and batches.
+const ENGINE_SHARE: usize = 4;
+
+/// A pipeline and the selected aggregates of it.
+pub struct Job {
+    /// The pipeline.
+    pub pipeline: Arc<Pipeline>,
+    /// Its aggregates.
+    pub aggregates: Vec<Aggregate>,
+}
+
+/// The selected aggregates, by pipeline.
+///
+/// # Errors
+/// [`Class::User`] if a name is unknown or an aggregate's SELECT is wrong.
+pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job>> {
+    let files = select(settings, &options.aggregates)?;
+    let memory_bytes = settings.memory_bytes / ENGINE_SHARE;
+    let session = Session::new(&Limits { memory_bytes, parallel: options.parallel, spill: None })?;
+    let lookups = Lookups::load(settings, &session).await.map_err(|found| Error::from(Report::new(found)))?;
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut wrong = Vec::new();
+    for file in files {
+        let Some(pipeline) = settings.pipelines.iter().find(|p| p.name == file.from) else { continue };
+        let definition = match Definition::new(&file, &Source::of(pipeline), &lookups, &session).await {
+            Ok(definition) => definition,
+            Err(found) => {
+                wrong.extend(found);
+                continue;
+            }
+        };
+        let aggregate = Aggregate { file, definition };
+        match jobs.iter_mut().find(|job| job.pipeline.name == pipeline.name) {
+            Some(job) => job.aggregates.push(aggregate),
+            None => jobs.push(Job { pipeline: pipeline.clone(), aggregates: vec![aggregate] }),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(Report::new(wrong).into());
+    }
+    if options.input_version.is_some() && jobs.len() > 1 {
+        let message = "one version cannot be that of several raw tables";
+        return Err(Error::new(Stage::Batch, Class::User, message).hint("name aggregates of one pipeline"));
+    }
+    Ok(jobs)
+}
+
+fn select(settings: &Settings, names: &[String]) -> Result<Vec<Arc<AggregateFile>>> {
+    let known = || settings.aggregates.iter().map(|a| format!("`{}`", a.name)).collect::<Vec<_>>().join(", ");
+    let user = |message: String| Error::new(Stage::Batch, Class::User, message);
+    if settings.aggregates.is_empty() {
+        return Err(user("the project has no aggregates".into()).hint("name their files under `aggregates`"));
+    }
+    if names.is_empty() {
+        return Ok(settings.aggregates.clone());
+    }
+    let find = |name: &String| settings.aggregates.iter().find(|a| a.name == *name).cloned();
+    let unknown = |name: &String| {
+        user(format!("there is no aggregate `{name}`")).hint(format!("deltaworks.yaml has {}", known()))
+    };
+    names.iter().map(|name| find(name).ok_or_else(|| unknown(name))).collect()
+}

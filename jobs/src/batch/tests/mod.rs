@@ -1,0 +1,8 @@
+//! Batch against a naive model, against other runs, and against stores and tables that misbehave.
+
+mod guards;
+mod kit;
+mod model;
+mod naive;
+mod overlap;
+mod scan;

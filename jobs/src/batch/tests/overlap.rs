@@ -1,0 +1,106 @@
+//! Two runs at once, and replies that are lost.
+
+use super::guards::{TOTALS, rows};
+use super::kit::{Kit, LATENESS_US, Row};
+use super::naive;
+use crate::batch::publish::{Published, Publisher, Run, ledger_of};
+use crate::engine::aggregate::check;
+use crate::lake::TableName;
+use crate::lake::faults::{Fault, Script, commits_of};
+use deltaworks_core::units::{Fingerprint, Unit};
+use futures::future::join_all;
+
+const DAY_US: i64 = 86_400_000_000;
+
+async fn landed() -> (Kit, Vec<Row>) {
+    let (kit, rows) = (Kit::new(&[TOTALS]), rows(0, 40, 10));
+    kit.land(&rows, 3, 5 * DAY_US).await;
+    (kit, rows)
+}
+
+async fn verify(kit: &Kit, rows: &[Row]) {
+    let expected = naive::windows(rows, &["6h", "1d"], "UTC", 5 * DAY_US - LATENESS_US, |_| true, |_| true);
+    assert_eq!(kit.published("totals").await, expected);
+    assert!(kit.generations("totals").await.values().all(|g| *g == 1), "each unit is published once");
+    assert!(kit.batch_well().await.is_idle());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_runs_at_once_publish_each_unit_once() {
+    let (kit, rows) = landed().await;
+    let options: Vec<_> = (0..4).map(|_| kit.options()).collect();
+    let reports = join_all(options.iter().map(|o| kit.batch(o))).await;
+    for report in &reports {
+        assert!(report.error.is_none(), "{report:?}");
+    }
+    let changed: u64 = reports.iter().map(|r| r.units.changed).sum();
+    assert_eq!(changed as usize, kit.generations("totals").await.len(), "{reports:?}");
+    verify(&kit, &rows).await;
+}
+
+#[tokio::test]
+async fn whatever_becomes_of_a_reply_each_unit_is_published_once() {
+    for fault in [Fault::LoseReply, Fault::AnswerTaken, Fault::DropPut] {
+        let (kit, rows) = landed().await;
+        let mut script = Script::new();
+        // the first put makes the table
+        let fired = script.add(fault, commits_of("batch/totals"), 1, 3);
+        let pins = script.add(fault, commits_of("ops/pins"), 1, 1);
+        let runs = script.add(fault, commits_of("ops/runs"), 1, 1);
+        let faulty = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+        let report = kit.batch_on(&faulty, &kit.options()).await;
+        assert!(report.error.is_none(), "{fault:?}: {report:?}");
+        assert_eq!((fired.fired(), pins.fired(), runs.fired()), (3, 1, 1), "{fault:?}");
+        verify(&kit, &rows).await;
+    }
+}
+
+#[tokio::test]
+async fn a_unit_that_moved_since_it_was_planned_is_left_alone() {
+    let (kit, _) = landed().await;
+    let definition = check(&kit.settings).await.unwrap().definitions.remove(0);
+    let unit = Unit {
+        aggregate: "totals".into(),
+        granularity: "1d".parse().unwrap(),
+        window_date: jiff::civil::date(1970, 1, 2),
+    };
+    let (one, two) = (Run::new("one"), Run::new("two"));
+    let mut first = Publisher::open(&kit.lake, &definition, "grain", &one).await.unwrap();
+    let mut second = Publisher::open(&kit.lake, &definition, "grain", &two).await.unwrap();
+    let pin = |name: &str| Fingerprint::of(name.as_bytes());
+    assert_eq!(first.publish(&unit, None, &[], pin("a")).await.unwrap(), Published::Changed);
+    // from a stale snapshot, and from the fresh one after its conflict
+    assert_eq!(second.publish(&unit, None, &[], pin("b")).await.unwrap(), Published::Overlap);
+    assert_eq!(second.publish(&unit, None, &[], pin("b")).await.unwrap(), Published::Overlap);
+    let table = kit.lake.open_table(&TableName::new("batch", "totals")).await.unwrap().unwrap();
+    let entry = ledger_of("totals", &table).unwrap()[&unit];
+    assert_eq!((entry.generation, entry.pin), (1, pin("a")));
+    assert_eq!(table.version(), 1, "an empty unit is one commit, and the loser made none");
+    // the same rows under a new pin
+    assert_eq!(second.publish(&unit, Some(entry), &[], pin("c")).await.unwrap(), Published::Unchanged);
+    let table = kit.lake.open_table(&TableName::new("batch", "totals")).await.unwrap().unwrap();
+    assert_eq!(ledger_of("totals", &table).unwrap()[&unit].generation, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_on_older_rows_never_takes_a_unit_back() {
+    let (kit, mut all) = landed().await;
+    let slow = kit.options();
+    let mut script = Script::new();
+    let delay = Fault::DelayPut(std::time::Duration::from_millis(400));
+    let delayed = script.add(delay, commits_of("batch/totals"), 0, 2);
+    let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+    let late = Row { id: "late".into(), offset: 40, at_us: 7, ..all[0].clone() };
+    all.push(late.clone());
+    let overtaken = async {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        kit.land(&[late], 100, 5 * DAY_US).await;
+        kit.batch_well().await
+    };
+    let (older, newer) = tokio::join!(kit.batch_on(&slowed, &slow), overtaken);
+    assert!(older.error.is_none() && newer.error.is_none(), "{older:?} {newer:?}");
+    assert!(delayed.fired() > 0);
+    kit.batch_well().await;
+    let expected = naive::windows(&all, &["6h", "1d"], "UTC", 5 * DAY_US - LATENESS_US, |_| true, |_| true);
+    assert_eq!(kit.published("totals").await, expected);
+}
