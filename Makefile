@@ -66,6 +66,7 @@ $(venv)/complete: fixtures/e2e/requirements.txt
 bench: services-start ## throughput against a plain loop (release build); needs Kafka and MinIO
 	eval "$$($(services) env)"; cargo bench --workspace --bench landing
 
+# Built as `bench` builds it: another selection would give dependencies other features.
 soak: build services-start ## the kill loops with the release binary, ten minutes each (DELTAWORKS_SOAK_SECONDS)
 	cargo bench --workspace --bench landing --no-run
 	eval "$$($(services) env)"; \

@@ -11,6 +11,7 @@ use deltaworks_jobs::kafka::producer::{Outgoing, Producer};
 use deltaworks_jobs::land::inspect;
 use deltaworks_jobs::project::settings::Settings;
 use deltaworks_jobs::{Class, Error, Result, Stage, engine, project};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +21,10 @@ use std::time::{Duration, Instant};
 const EVENTS: &str = include_str!("../../../fixtures/traffic/camera_events.jsonl");
 const TOPIC: &str = "traffic.camera-events";
 const PARTITIONS: i32 = 4;
+/// Behind the newest event by more than this is late: the traffic pipeline's lateness.
+const LATE: SignedDuration = SignedDuration::from_hours(1);
+/// Where the children log.
+const LOG: &str = "demo.log";
 /// Says that a folder was made by the demo, so the next one may remove it.
 const MARK: &str = ".deltaworks-demo";
 /// Between two bursts of events, so that the stream is in the middle of its work when it is killed.
@@ -37,7 +42,8 @@ pub async fn run(args: &Demo) -> Result<Ending> {
     let settings = story.settings()?;
 
     say("A broker runs inside this process, and the lake is a folder. Events of traffic cameras go in:");
-    let events: Vec<&[u8]> = EVENTS.as_bytes().split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
+    let all: Vec<&[u8]> = EVENTS.as_bytes().split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
+    let (late, events) = part_late(&all);
     let producer = Producer::open(&settings.kafka, false)?;
     let mut child = story.stream(&[])?;
     let killed_at = send_and_kill(&settings, &producer, &events, &mut child).await?;
@@ -49,22 +55,43 @@ pub async fn run(args: &Demo) -> Result<Ending> {
 
     say("The stream is started again, until it is caught up:");
     let second = story.until_caught_up()?;
-    say(&format!("  {second}"));
-    say("and once more, which must find nothing to do:");
-    let third = story.until_caught_up()?;
-    say(&format!("  {third}"));
-    show(&settings).await?;
-    let missing = offsets_not_once(&settings, events.len()).await?;
+    say(&format!("  {}", counts(&second)));
+    say("Exact windows of 5 minutes, an hour and a day are computed:");
+    let exact = story.batch()?;
+    say(&format!("  {}", windows(&exact)));
+    let before = version(&settings).await?;
+
+    say(&format!(
+        "Now {} events arrive that are more than an hour late. They are landed, and batch runs again:",
+        late.len()
+    ));
+    for event in &late {
+        send(&producer, event)?;
+    }
+    producer.flush(PATIENCE)?;
+    say(&format!("  {}", counts(&story.until_caught_up()?)));
+    let restated = story.batch()?;
+    say(&format!("  {}", windows(&restated)));
+    say("Both once more, which must find nothing to do:");
+    let idle = (story.until_caught_up()?, story.batch()?);
+    say(&format!("  {}\n  {}", counts(&idle.0), windows(&idle.1)));
+    show(&settings, before).await?;
+    let missing = offsets_not_once(&settings, all.len()).await?;
     next_commands(&dir);
     let result = json!({
-        "sent": events.len(),
+        "sent": all.len(),
         "landed_twice_or_never": missing,
         "second_run": counts(&second),
-        "third_run": counts(&third),
+        "units": { "first": units(&exact), "after_late_events": units(&restated), "once_more": units(&idle.1) },
+        "once_more": counts(&idle.0),
         "lake": dir.join("lake"),
     });
     if missing > 0 {
         let error = Error::new(Stage::Land, Class::Internal, format!("{missing} offsets are not there exactly once"));
+        return Ok(Ending::with(result).and_error(Some(error)));
+    }
+    if result["units"]["after_late_events"]["changed"] == 0 || result["units"]["once_more"]["computed"] != 0 {
+        let error = Error::new(Stage::Batch, Class::Internal, "late events changed nothing, or nothing changed twice");
         return Ok(Ending::with(result).and_error(Some(error)));
     }
     Ok(Ending::with(result))
@@ -84,17 +111,22 @@ impl Story {
         [("KAFKA_BROKERS", self.brokers.clone()), ("COMMIT_EVERY", "200ms".to_owned())]
     }
 
-    /// Starts `deltaworks stream` as a process of its own, its log beside the lake.
+    /// Starts `deltaworks stream`, by hand and not by the group, which would wait for the killed member
+    /// to time out.
     fn stream(&self, more: &[&str]) -> Result<Child> {
-        let failed =
-            |e: std::io::Error| Error::new(Stage::Land, Class::Outside, "the stream cannot be started").because(e);
-        let log =
-            std::fs::File::options().create(true).append(true).open(self.dir.join("stream.log")).map_err(failed)?;
+        self.start(&[&["stream", "--partitions", &format!("0-{}", PARTITIONS - 1)], more].concat())
+    }
+
+    /// Starts a verb as a process of its own, its log beside the lake.
+    fn start(&self, verb: &[&str]) -> Result<Child> {
+        let failed = |e: std::io::Error| {
+            Error::new(Stage::Land, Class::Outside, format!("`{}` cannot be started", verb[0])).because(e)
+        };
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join(LOG)).map_err(failed)?;
         Command::new(std::env::current_exe().map_err(failed)?)
-            // by hand and not by the group, which would wait for the killed member to time out
-            .args(["stream", "--partitions", &format!("0-{}", PARTITIONS - 1), "--project"])
+            .args(verb)
+            .arg("--project")
             .arg(&self.dir)
-            .args(more)
             .env_remove("DELTAWORKS_LAKE")
             .envs(self.variables())
             .stdin(Stdio::null())
@@ -104,18 +136,39 @@ impl Story {
             .map_err(failed)
     }
 
-    /// The last line of a bounded run.
+    /// Lands what is there; the last line of the run.
     fn until_caught_up(&self) -> Result<String> {
+        self.last_line("stream", self.stream(&["--until-caught-up"])?)
+    }
+
+    /// Computes exact windows; the last line of the run.
+    fn batch(&self) -> Result<String> {
+        self.last_line("batch", self.start(&["batch"])?)
+    }
+
+    fn last_line(&self, verb: &str, child: Child) -> Result<String> {
         let failed = |text: &str| {
-            Error::new(Stage::Land, Class::Internal, format!("the stream {text}"))
-                .hint(format!("its log is {}", self.dir.join("stream.log").display()))
+            Error::new(Stage::Land, Class::Internal, format!("`{verb}` {text}"))
+                .hint(format!("its log is {}", self.dir.join(LOG).display()))
         };
-        let ended =
-            self.stream(&["--until-caught-up"])?.wait_with_output().map_err(|e| failed("is gone").because(e))?;
+        let ended = child.wait_with_output().map_err(|e| failed("is gone").because(e))?;
         let text = String::from_utf8_lossy(&ended.stdout);
         let line = text.lines().last().unwrap_or_default().to_owned();
         if ended.status.success() { Ok(line) } else { Err(failed(&format!("ended with {}: {line}", ended.status))) }
     }
+}
+
+/// Parts the events into those more than an hour behind an earlier one, and all others.
+fn part_late<'e>(events: &[&'e [u8]]) -> (Vec<&'e [u8]>, Vec<&'e [u8]>) {
+    let at = |event: &[u8]| -> Option<Timestamp> {
+        serde_json::from_slice::<Value>(event).ok()?.get("observed_at")?.as_str()?.parse().ok()
+    };
+    let mut latest = Timestamp::MIN;
+    events.iter().partition(|event| {
+        let Some(at) = at(event).filter(|at| *at < Timestamp::now()) else { return false };
+        latest = latest.max(at);
+        latest.duration_since(at) > LATE
+    })
 }
 
 /// Sends events in small bursts, and kills the child once it has committed some of them.
@@ -162,7 +215,28 @@ async fn landed(settings: &Settings) -> Result<u64> {
     Ok(tables.iter().filter(|t| t.table.starts_with("raw.")).map(|t| t.rows).sum())
 }
 
-async fn show(settings: &Settings) -> Result<()> {
+/// The version of the batch table.
+async fn version(settings: &Settings) -> Result<i64> {
+    let tables =
+        inspect::status(settings, &settings.pipelines, false, &deltaworks_jobs::clock::Clock::system()).await?;
+    let batch = tables.iter().find(|t| t.table == "batch.avg_speed");
+    batch.map(|t| t.version).ok_or_else(|| Error::new(Stage::Batch, Class::Internal, "batch made no table"))
+}
+
+async fn show(settings: &Settings, before: i64) -> Result<()> {
+    say("\nWhat late events did to the hours that were computed before them (the first 8):");
+    table(
+        settings,
+        &format!(
+            "SELECT after.window_start, after.camera_id, before.vehicles AS before, after.vehicles AS after, \
+             round(before.avg_speed, 2) AS speed_before, round(after.avg_speed, 2) AS speed_after, after.late, \
+             after.generation FROM batch.avg_speed after LEFT JOIN batch.avg_speed AS OF {before} before \
+             USING (granularity, window_start, camera_id) \
+             WHERE after.granularity = '1h' AND after.vehicles IS DISTINCT FROM before.vehicles \
+             ORDER BY after.window_start, after.camera_id LIMIT 8"
+        ),
+    )
+    .await?;
     say("\nRows per event date; `late` came more than an hour behind its partition, `again` is an id seen before:");
     table(
         settings,
@@ -216,13 +290,23 @@ fn counts(line: &str) -> Value {
     json!({ "landed": pipeline["landed"], "rejected": pipeline["rejected"] })
 }
 
+fn windows(line: &str) -> Value {
+    let result: Value = serde_json::from_str(line).unwrap_or_default();
+    json!({ "units": result["units"], "rows": result["rows"], "late": result["late"], "duplicates": result["duplicates"] })
+}
+
+fn units(line: &str) -> Value {
+    let result: Value = serde_json::from_str(line).unwrap_or_default();
+    json!({ "computed": result["units"]["computed"], "changed": result["units"]["changed"] })
+}
+
 fn next_commands(dir: &Path) {
     let program = std::env::args().next().unwrap_or_else(|| "deltaworks".to_owned());
     let call = format!("{program} --project {}", dir.display());
     say(&format!(
         "\nThe tables lie in {}; any Delta reader opens them. Try:\n  {call} status --offline\n  \
          {call} rejects show camera_events\n  \
-         {call} query \"SELECT camera_id, avg(vehicle_speed) FROM raw.camera_events GROUP BY camera_id\"\n",
+         {call} query \"SELECT * FROM batch.avg_speed WHERE granularity = '1d' ORDER BY window_start, camera_id\"\n",
         dir.join("lake").display()
     ));
 }
