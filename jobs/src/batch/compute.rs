@@ -17,6 +17,7 @@ use super::values::{Passed, Rules, Share, fan_out};
 use crate::checksum::RowSum;
 use crate::engine::aggregate::{Counted, Definition, Finished, Life, States};
 use crate::error::{Class, Error, Result, Stage};
+use crate::faults;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Date32Type, SchemaRef, TimestampMicrosecondType};
@@ -147,6 +148,7 @@ impl<'a> Compute<'a> {
         let files = self.input.dates.get(&date);
         let ids = self.ids.date(self.input, date, files, self.parallel, &self.meter).await?;
         self.read.places.merge(ids.places);
+        faults::point("after_ids");
         if !values {
             self.aggregates.iter_mut().for_each(|a| a.carried.clear());
             return Ok(Some(Vec::new()));

@@ -127,7 +127,7 @@ pub async fn share_an_id(
     let (Some(dedup_day), Some(first)) = (dedup_day, first) else { return Ok(false) };
     let since = Reader::new(input, Arc::new(last.clone()));
     let mut new: HashSet<u128> = HashSet::new();
-    let mut digests = since.read_ids(input, dedup_day, parts, false);
+    let mut digests = since.read_ids(input, &dedup_day.newer_than(last, &input.pin), parts, false);
     while let Some(digest) = digests.next().await.transpose()? {
         new.extend(digest.rows.iter().map(|(id, ..)| *id));
         if new.len() > COMPARED_MAX {

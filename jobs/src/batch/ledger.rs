@@ -4,11 +4,12 @@
 //! that no unit came to name is harmless. Invariant L1: a row is appended once, whatever the store
 //! answered.
 
-use super::publish::Run;
+use super::publish::{CHECKPOINT_EVERY, Run};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{
-    Commit, CommitOutcome, FileProfile, Lake, PartitionValues, TableName, TableSpec, encode, file_schema,
+    Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, TableSpec, encode,
+    file_schema,
 };
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -21,6 +22,8 @@ use std::time::Duration;
 
 /// Times that an append is tried.
 const ATTEMPTS_MAX: u32 = 20;
+/// A commit of at most this many pins has a file for each, so that later plans read only those they need.
+const FILES_MAX: usize = 8;
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Files of pins that are read at the same time.
@@ -73,7 +76,8 @@ pub async fn pins(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<F
     }
     if let Some(table) = lake.open_table(&pins_table().name).await? {
         let files = table.live_files().await?;
-        let reads = files.iter().map(|file| async {
+        let wanted = files.iter().filter(|file| may_hold(file, ids));
+        let reads = wanted.map(|file| async {
             let mut wanted = Vec::new();
             let mut batches = table.read_file(file, &["pin", "json"]).await?;
             while let Some(batch) = batches.next().await.transpose()? {
@@ -90,6 +94,16 @@ pub async fn pins(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<F
         None => Ok(found),
         Some(id) => Err(Error::new(Stage::Batch, Class::Internal, format!("pin `{id}` is not in `ops.pins`"))
             .hint("the table was changed by another tool; `batch --force` computes without it once it is restored")),
+    }
+}
+
+/// Whether a file may hold one of these pins, as far as its statistics know.
+fn may_hold(file: &LiveFile, ids: &BTreeSet<Fingerprint>) -> bool {
+    let bound = |text: Option<&str>| text.and_then(|text| text.parse::<Fingerprint>().ok());
+    let (least, greatest) = file.text_bounds_of("pin");
+    match (bound(least.as_deref()), bound(greatest.as_deref())) {
+        (Some(least), Some(greatest)) if least <= greatest => ids.range(least..=greatest).next().is_some(),
+        _ => true,
     }
 }
 
@@ -138,7 +152,7 @@ pub async fn record_pins(lake: &Lake, rows: &[PinRow<'_>], run: &Run, now_ms: i6
         ("engine", texts(rows, |_| engine.clone())),
         ("run_id", texts(rows, |_| run.id.clone())),
     ];
-    append(lake, &pins_table(), columns, run, now_ms).await
+    append(lake, &pins_table(), columns, run, now_ms, FILES_MAX).await
 }
 
 /// Appends what a run did to `ops.runs`.
@@ -167,7 +181,7 @@ pub async fn record_runs(lake: &Lake, rows: &[RunRow], run: &Run, now_ms: i64) -
         ("ended_at", instants(&|r| r.times_ms.1)),
         ("verdict", texts(rows, |r| r.verdict.clone())),
     ];
-    append(lake, &runs_table(), columns, run, now_ms).await
+    append(lake, &runs_table(), columns, run, now_ms, 1).await
 }
 
 fn texts<R>(rows: &[R], get: impl Fn(&R) -> String) -> ArrayRef {
@@ -222,7 +236,15 @@ fn table(name: &str, columns: &[&str], description: &str) -> TableSpec {
     }
 }
 
-async fn append(lake: &Lake, spec: &TableSpec, columns: Vec<(&str, ArrayRef)>, run: &Run, now_ms: i64) -> Result<()> {
+/// Appends rows by one commit; at most `files_max` of them have a file each, more have one together.
+async fn append(
+    lake: &Lake,
+    spec: &TableSpec,
+    columns: Vec<(&str, ArrayRef)>,
+    run: &Run,
+    now_ms: i64,
+    files_max: usize,
+) -> Result<()> {
     let failed =
         |e| Error::new(Stage::Batch, Class::Internal, format!("rows of `{}` cannot be made", spec.name)).because(e);
     let mut table = lake.ensure_table(spec).await?;
@@ -237,14 +259,21 @@ async fn append(lake: &Lake, spec: &TableSpec, columns: Vec<(&str, ArrayRef)>, r
         Error::new(Stage::Batch, Class::Outside, "the clock stands in no year that dates are made for").because(e)
     })?;
     let values = PartitionValues::from([("run_date".into(), Some(date.to_string()))]);
-    let file = table.sink().put(values, encode(&FileProfile::new(schema), [Ok(batch)])?).await?;
+    let profile = FileProfile::new(schema);
+    let rows = batch.num_rows();
+    let rows_per_file = if rows <= files_max { 1 } else { rows };
+    let mut files = Vec::new();
+    for first in (0..rows).step_by(rows_per_file) {
+        let file = encode(&profile, [Ok(batch.slice(first, rows_per_file))])?;
+        files.push(table.sink().put(values.clone(), file).await?);
+    }
     let identity = run.identity();
     let mut error = Error::new(Stage::Batch, Class::Overlap, format!("`{}`: others keep committing first", spec.name));
     for _ in 0..ATTEMPTS_MAX {
         let mut commit = Commit::new("WRITE", &identity)?;
-        commit.adds = vec![file.clone()];
+        commit.adds = files.clone();
         match table.commit(commit).await {
-            CommitOutcome::Committed(_) => return Ok(()),
+            CommitOutcome::Committed(version) => return keep_log_short(&table, version).await,
             CommitOutcome::Failed(e) => return Err(e),
             CommitOutcome::Conflicted => {}
             CommitOutcome::Unknown(e) => error = e,
@@ -256,4 +285,44 @@ async fn append(lake: &Lake, spec: &TableSpec, columns: Vec<(&str, ArrayRef)>, r
         }
     }
     Err(error)
+}
+
+async fn keep_log_short(table: &Table, version: i64) -> Result<()> {
+    if version % CHECKPOINT_EVERY == 0
+        && let Err(error) = table.checkpoint().await
+    {
+        tracing::warn!(table = %table.name(), version, %error, "log upkeep will be tried again");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::{EncodedFile, FileEncoder};
+    use rstest::rstest;
+
+    fn file(ids: &[Fingerprint]) -> LiveFile {
+        let ids: ArrayRef = Arc::new(StringArray::from_iter_values(ids.iter().map(ToString::to_string)));
+        let batch = RecordBatch::try_from_iter([("pin", ids)]).unwrap();
+        let mut encoder = FileEncoder::new(&FileProfile::new(batch.schema())).unwrap();
+        encoder.push(&batch).unwrap();
+        let EncodedFile { rows, stats, .. } = encoder.finish().unwrap();
+        let (path, partition_values) = (String::new(), PartitionValues::new());
+        LiveFile { path, partition_values, size: 1, rows: Some(rows), modified_ms: 0, stats: Some(stats) }
+    }
+
+    #[rstest]
+    #[case::itself(&[5], &[5], true)]
+    #[case::other(&[5], &[4, 6], false)]
+    #[case::ends(&[5, 9], &[9], true)]
+    #[case::between(&[5, 9], &[7], true)]
+    #[case::outside(&[5, 9], &[4, 10], false)]
+    fn only_files_that_may_hold_a_pin_are_read(#[case] held: &[i64], #[case] ids: &[i64], #[case] read: bool) {
+        let id = |n: &i64| Fingerprint::of_txn(*n).unwrap();
+        let file = file(&held.iter().map(id).collect::<Vec<_>>());
+        let ids = ids.iter().map(id).collect();
+        assert_eq!(may_hold(&file, &ids), read);
+        assert!(may_hold(&LiveFile { stats: None, ..file }, &ids), "nobody knows");
+    }
 }

@@ -32,7 +32,7 @@ const ATTEMPTS_MAX: u32 = 20;
 /// First pause between attempts; it doubles up to a hundredfold.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Commits between two checkpoints.
-const CHECKPOINT_EVERY: i64 = 20;
+pub(super) const CHECKPOINT_EVERY: i64 = 20;
 /// Columns that say where rows come from, and not what they are.
 const ORIGIN: [&str; 3] = ["generation", "pin", "definition"];
 /// Columns that are the unit's name.
@@ -76,7 +76,8 @@ pub struct Publisher {
     file_schema: SchemaRef,
     run: Run,
     live: BTreeMap<PartitionValues, Vec<LiveFile>>,
-    checkpointed: i64,
+    /// Version when it was opened.
+    opened_at: i64,
 }
 
 impl Run {
@@ -147,9 +148,9 @@ impl Publisher {
     pub async fn open(lake: &Lake, definition: &Definition, grain: &str, run: &Run) -> Result<Self> {
         let table = lake.ensure_table(&batch_table(definition, grain)).await?;
         let file_schema = file_schema(table.schema(), table.partition_columns());
-        let (live, checkpointed) = (live_by_partition(&table).await?, table.version());
+        let (live, opened_at) = (live_by_partition(&table).await?, table.version());
         let definition_id = definition_id(definition);
-        Ok(Self { table, definition_id, file_schema, run: run.clone(), live, checkpointed })
+        Ok(Self { table, definition_id, file_schema, run: run.clone(), live, opened_at })
     }
 
     /// Publishes a unit that was planned when its entry was `before`.
@@ -192,13 +193,13 @@ impl Publisher {
         Ok(if self.commit(change).await? { Published::Unchanged } else { Published::Overlap })
     }
 
-    /// Writes a checkpoint if many commits have come since the last one.
+    /// Writes a checkpoint if this run came past the version where one is due.
     ///
     /// # Errors
     /// The store fails; the next run tries again.
     pub async fn end(&self) -> Result<()> {
-        let since = self.table.version() - self.checkpointed;
-        if since >= CHECKPOINT_EVERY { self.table.checkpoint().await } else { Ok(()) }
+        let due = self.table.version() / CHECKPOINT_EVERY > self.opened_at / CHECKPOINT_EVERY;
+        if due { self.table.checkpoint().await } else { Ok(()) }
     }
 
     fn entry(&self, unit: &Unit) -> Result<Option<Entry>> {

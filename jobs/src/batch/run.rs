@@ -16,6 +16,7 @@ use super::select::{Job, jobs};
 use crate::clock::Clock;
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
+use crate::faults;
 use crate::lake::Lake;
 use crate::project::settings::{Pipeline, Settings};
 use deltaworks_core::units::{Entry, Fingerprint, Interval, Plan, Unit};
@@ -226,7 +227,9 @@ impl Context<'_> {
             return Ok(BTreeSet::new());
         }
         done.input = Some((input.pin.table.clone(), input.pin.version));
+        faults::point("after_batch_plan");
         self.record_pins(job, &work).await?;
+        faults::point("after_pins");
         let mut publishers = BTreeMap::new();
         for number in work.iter().map(|p| p.aggregate).collect::<BTreeSet<_>>() {
             let Aggregate { file, definition } = &job.aggregates[number];
@@ -315,6 +318,7 @@ impl Context<'_> {
     /// Records what was done; a pipeline that needed nothing leaves no row.
     async fn record(&self, pipeline: &Pipeline, done: Done, began_ms: i64, verdict: String) -> Result<()> {
         let Some((table_id, version)) = done.input else { return Ok(()) };
+        faults::point("before_run_record");
         let now_ms = self.clock.now_ms();
         let row = RunRow {
             pipeline: pipeline.name.clone(),

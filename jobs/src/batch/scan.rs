@@ -10,6 +10,7 @@ use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{LiveFile, Table};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use deltaworks_core::units::Pin;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use jiff::civil::Date;
 use std::sync::Arc;
@@ -75,6 +76,17 @@ impl DateFiles {
         Ok(whole)
     }
 
+    /// The files that may hold rows that `last` does not contain, numbered as they are here; `now` contains
+    /// all rows. What the statistics do not know, they may.
+    #[must_use]
+    pub fn newer_than(&self, last: &Pin, now: &Pin) -> Self {
+        let first_new = first_new_offset(last, now);
+        let is_old = |file: &LiveFile| {
+            file.is_all_null("_fill") && file.bounds_of("_offset").is_some_and(|(_, greatest)| greatest < first_new)
+        };
+        Self { files: self.files.iter().filter(|f| !is_old(&f.file)).cloned().collect(), ..self.clone() }
+    }
+
     /// How many files there are.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -96,6 +108,18 @@ impl DateFiles {
         }
         dealt.into_iter().map(|(_, files)| read_files(table.clone(), wanted.clone(), files)).collect()
     }
+}
+
+/// The least offset that a row of `now` and not of `last` can have, in whatever partition.
+fn first_new_offset(last: &Pin, now: &Pin) -> i64 {
+    let gained = now.next.iter().flat_map(|(topic, partitions)| {
+        let before = last.next.get(topic);
+        partitions.iter().filter_map(move |(partition, next)| {
+            let before = before.and_then(|p| p.get(partition)).map_or(0, |next| next.0);
+            (before < next.0).then_some(before)
+        })
+    });
+    gained.min().unwrap_or(i64::MAX)
 }
 
 /// The items of `stream`, made by a task of its own that stays a little ahead of whoever takes them.

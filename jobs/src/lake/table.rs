@@ -125,6 +125,28 @@ impl LiveFile {
         }
     }
 
+    /// Whether the statistics say that a column (dotted) has no value in any row.
+    #[must_use]
+    pub fn is_all_null(&self, column: &str) -> bool {
+        let stats: Option<Value> = self.stats.as_deref().and_then(|s| serde_json::from_str(s).ok());
+        let nulls = stats
+            .as_ref()
+            .and_then(|stats| column.split('.').try_fold(&stats["nullCount"], |node, name| node.get(name))?.as_u64());
+        nulls.is_some() && nulls == self.rows
+    }
+
+    /// Least and greatest value of a text column (dotted), as far as the statistics know them; long texts
+    /// are cut there.
+    #[must_use]
+    pub fn text_bounds_of(&self, column: &str) -> (Option<String>, Option<String>) {
+        let stats: Option<Value> = self.stats.as_deref().and_then(|s| serde_json::from_str(s).ok());
+        let bound = |side: &str| {
+            let bounds = &stats.as_ref()?[side];
+            Some(column.split('.').try_fold(bounds, |node, name| node.get(name))?.as_str()?.to_owned())
+        };
+        (bound("minValues"), bound("maxValues"))
+    }
+
     /// Least and greatest value of an integer column (dotted), if the statistics know them.
     #[must_use]
     pub fn bounds_of(&self, column: &str) -> Option<(i64, i64)> {

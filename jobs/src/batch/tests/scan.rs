@@ -2,9 +2,11 @@
 
 use super::kit::{Kit, Row, committed};
 use crate::batch::columns::named;
+use crate::batch::ids::share_an_id;
 use crate::batch::input::Input;
 use crate::batch::scan::{Numbered, in_background};
 use crate::error::Class;
+use crate::lake::faults::{Fault, Script};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Int64Type};
 use futures::{StreamExt, TryStreamExt};
@@ -55,6 +57,35 @@ async fn a_row_has_one_number_whoever_reads_it() {
         seen.insert(numbers);
     }
     assert_eq!(seen.len(), 1, "numbers do not depend on the parts");
+}
+
+#[tokio::test]
+async fn ids_are_compared_without_the_files_that_the_last_pin_contains() {
+    const DAY_US: i64 = 86_400_000_000;
+    let (kit, of) = (Kit::new(&[]), |partition, offset, id: i64, at_us| {
+        let id = format!("id-{id}");
+        Row { id, partition, ..row(offset, at_us) }
+    });
+    // partition 1 gets no more rows, so that its low `next` hides no file
+    kit.land(&[of(0, 0, 0, 5), of(0, 1, 1, 6), of(1, 0, 2, DAY_US + 5), of(0, 2, 3, DAY_US + 6)], 1, DAY_US).await;
+    let (last, old) = (input(&kit).await.pin, kit.raw().await.live_files().await.unwrap());
+    for (offset, id, shared) in [(3, 7, false), (4, 2, true)] {
+        kit.land(&[of(0, offset, id, 7)], 1, DAY_US).await;
+        let mut script = Script::new();
+        let paths: Vec<String> = old.iter().map(|f| f.path.clone()).filter(|p| p.contains("1970-01-01")).collect();
+        let reads = script.add(Fault::FailRead, move |p| paths.iter().any(|old| p.as_ref().ends_with(old)), 0, 0);
+        let lake = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+        let now = Input::gather(&lake, kit.pipeline(), None).await.unwrap().unwrap();
+        let mut dates = now.dates.values();
+        let (day, next) = (dates.next(), dates.next());
+        assert_eq!(share_an_id(&now, &last, day, next, 2).await.unwrap(), shared);
+        assert_eq!(reads.met(), 0, "old files of the dedup day are not read");
+        // a partition that appears has new rows at low offsets
+        let mut without = last.clone();
+        without.next.get_mut("events").unwrap().remove(&0);
+        assert!(!share_an_id(&now, &without, day, next, 2).await.unwrap() || shared);
+        assert!(reads.met() > 0);
+    }
 }
 
 #[tokio::test]
