@@ -179,7 +179,7 @@ impl Definition {
         let mut finished = Vec::new();
         for granularity in &self.granularities {
             let states = self.rollup(self.coarsest_in(*granularity, base, &finer)?, *granularity).await?;
-            finished.push(self.finish_one(&states, *granularity).await?);
+            finished.push(self.finish_rolled_up(&states, *granularity).await?);
             finer.push((*granularity, states));
         }
         Ok(finished)
@@ -202,8 +202,22 @@ impl Definition {
         Ok(base)
     }
 
-    /// States of the windows of `granularity`, from states of windows that nest in them.
-    async fn rollup(&self, states: &States, granularity: Granularity) -> Result<States> {
+    /// The result of one granularity, from states of windows that nest in its own: base windows, or what
+    /// [`Self::rollup`] made of them.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
+        let states = self.rollup(states, granularity).await?;
+        self.finish_rolled_up(&states, granularity).await
+    }
+
+    /// States of the windows of `granularity`, from states of windows that nest in them. A pass over a
+    /// month can so keep its days and let go of their minutes.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn rollup(&self, states: &States, granularity: Granularity) -> Result<States> {
         let (parts, changed) = self.rebin(states, granularity).map_err(|e| self.failed(e))?;
         let rebinned = States { parts };
         if !changed {
@@ -230,7 +244,7 @@ impl Definition {
     }
 
     /// The result of one granularity from states of its windows.
-    async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
+    async fn finish_rolled_up(&self, states: &States, granularity: Granularity) -> Result<Finished> {
         let counted = Arc::new(Mutex::new(BTreeMap::new()));
         let rows = async {
             let values = self.halves.finish(self.node(&states.parts)?)?;

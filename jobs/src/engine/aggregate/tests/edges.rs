@@ -93,6 +93,39 @@ fn is_day(rows: &RecordBatch) -> bool {
 }
 
 #[tokio::test]
+async fn days_can_be_kept_while_their_minutes_go() {
+    let sql = "SELECT town, median(stops) AS m, count(*) AS n FROM trips GROUP BY town";
+    let lookups = Lookups::default();
+    let mut file = file("x", sql.to_owned());
+    file.windows = ["5m", "1d", "1mo"].map(|w| w.parse().unwrap()).to_vec();
+    let definition = Definition::new(&file, &source(), &lookups, &session(2)).await.unwrap();
+    let trips: Vec<Trip> = (0..300).map(|n| Trip { stops: n * n % 17, ..trip(n * 7 * HOUR_US, "a") }).collect();
+    let portions: Vec<States> = {
+        let mut kept = Vec::new();
+        for portion in trips.chunks(90) {
+            let states = definition.partial(streams(vec![vec![rows(portion)]]), Life::Pass).await.unwrap();
+            let days = definition.rollup(&states, "1d".parse().unwrap()).await.unwrap();
+            assert!(days.len() < states.len() && days.memory_bytes() > 0);
+            kept.push(days);
+        }
+        kept
+    };
+    let merged = definition.merge(portions).await.unwrap();
+    let months = definition.finish_one(&merged, "1mo".parse().unwrap()).await.unwrap();
+    let whole = definition.partial(streams(vec![vec![rows(&trips)]]), Life::Stored).await.unwrap();
+    let whole = definition.finish(&whole).await.unwrap().pop().unwrap();
+    assert_eq!((one(&months.rows), months.counted), (one(&whole.rows), whole.counted));
+}
+
+#[test]
+fn computing_can_be_spawned() {
+    fn is_send<T: Send>(_: impl Fn(&'static Definition) -> T) {}
+    is_send(|definition| definition.partial(Vec::new(), Life::Pass));
+    is_send(|definition| definition.merge(Vec::new()));
+    is_send(|definition| async move { definition.finish(&definition.merge(Vec::new()).await.unwrap()).await });
+}
+
+#[tokio::test]
 async fn no_rows_make_no_windows() {
     let definition = define("SELECT count(*) AS n FROM trips", &session(3)).await;
     for parts in [vec![], vec![vec![rows(&[])], vec![]]] {
