@@ -226,7 +226,7 @@ fn fingerprint(
     let mut all =
         format!("{canonical}\nlateness {} ms\nzone {}\n", source.lateness_ms, file.zone.name().unwrap_or_default());
     for column in columns {
-        all.push_str(&format!("{} {} {}\n", column.name, column.data_type, column.nullable));
+        all.push_str(&format!("{} {}\n", column.name, column.data_type));
     }
     for (n, line) in canonical.lines().filter_map(|l| l.strip_prefix("from ")).enumerate() {
         let name = line.strip_suffix(&format!("#{n}")).unwrap_or(line);

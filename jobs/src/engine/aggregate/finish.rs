@@ -78,7 +78,8 @@ pub(super) fn result_schema(columns: &[OutputColumn]) -> SchemaRef {
         Field::new("window_end", instant, false),
         Field::new("window_date", DataType::Date32, false),
     ];
-    fields.extend(columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable)));
+    // a contract may begin or cease to require a field; the table of the results goes on
+    fields.extend(columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true)));
     fields.extend(COUNTS.map(|name| Field::new(name, DataType::Int64, false)));
     Arc::new(Schema::new(fields))
 }
