@@ -4,7 +4,7 @@
 
 use super::canonical;
 use super::columns::{OutputColumn, columns};
-use super::compute::Life;
+use super::compute::{Bucket, Life};
 use super::finish::Above;
 use super::halves::{Eaten, Halves, Role};
 use super::lookups::Lookups;
@@ -209,7 +209,7 @@ async fn build(
     let eaten = (Eaten::new(typed, source, &pass, session)?, Eaten::new(typed, source, &stored, session)?);
     let needed = eaten.0.needed(session)?;
     let none = Rows::new(Arc::clone(&source.schema), Vec::new());
-    let (input, halves) = eaten.0.plan(session, none).await?;
+    let (input, halves) = eaten.0.plan(session, none, Bucket::ALL).await?;
     let states = halves.partial(input, Role::Counted)?.schema();
     let (above, canonical) = (Above::new(typed)?, canonical::text(written)?);
     Ok(Built { eaten, halves, above, needed, canonical, states })

@@ -9,7 +9,11 @@ use arrow::array::{AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::Int64Type;
 use deltalake::datafusion::physical_plan::displayable;
 use futures::StreamExt;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use rstest::rstest;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 const HOUR_US: i64 = 3_600_000_000;
@@ -115,6 +119,33 @@ async fn days_can_be_kept_while_their_minutes_go() {
     let whole = definition.partial(streams(vec![vec![rows(&trips)]]), Life::Stored).await.unwrap();
     let whole = definition.finish(&whole).await.unwrap().pop().unwrap();
     assert_eq!((one(&months.rows), months.counted), (one(&whole.rows), whole.counted));
+}
+
+#[rstest]
+#[case("SELECT driver, town, distance, median(stops) AS m FROM trips GROUP BY 2, 3, 1 HAVING count(*) < 9")]
+#[case("SELECT upper(town) AS t, count(*) AS n FROM trips JOIN drivers USING (driver) GROUP BY 1")]
+#[case("SELECT count(*) AS n, sum(fare) AS f FROM trips")]
+#[tokio::test]
+async fn buckets_of_keys_make_the_whole(#[case] sql: &str) {
+    let definition = define(sql, &session(2)).await;
+    let mut runner = TestRunner::deterministic();
+    let trips = prop::collection::vec(super::trips::trip(), 400).new_tree(&mut runner).unwrap().current();
+    let all = || streams(vec![vec![rows(&trips)]]);
+    let whole = definition.finish(&definition.partial(all(), Life::Pass).await.unwrap()).await.unwrap();
+    let of = NonZeroU32::new(5).unwrap();
+    let (mut buckets, mut spread): (Vec<Vec<Finished>>, usize) = (Vec::new(), 0);
+    for index in 0..5 {
+        let take = Take { life: Life::Pass, bucket: Bucket { index, of } };
+        let states = definition.partial(all(), take).await.unwrap();
+        spread += usize::from(!states.is_empty());
+        buckets.push(definition.finish(&states).await.unwrap());
+    }
+    assert!(definition.keys().count() == 0 || spread > 1, "keys are spread");
+    for (n, whole) in whole.into_iter().enumerate() {
+        let united = definition.unite(buckets.iter().map(|b| b[n].clone()).collect()).unwrap().unwrap();
+        assert_eq!(united.counted, whole.counted);
+        assert_eq!(one(&united.rows), one(&whole.rows));
+    }
 }
 
 #[test]
@@ -274,7 +305,7 @@ impl Lookups {
 impl Definition {
     async fn shown_plan(&self) -> String {
         let rows = super::super::rows::Rows::new(Arc::clone(&self.source_schema), Vec::new());
-        let (input, _) = self.eaten.0.plan(&self.session, rows).await.unwrap();
+        let (input, _) = self.eaten.0.plan(&self.session, rows, Bucket::ALL).await.unwrap();
         displayable(input.as_ref()).indent(false).to_string()
     }
 }
