@@ -122,6 +122,23 @@ async fn days_can_be_kept_while_their_minutes_go() {
 }
 
 #[rstest]
+#[case(&["route", "began"], "trips", 7 * HOUR_US)]
+#[case(&["_kafka_time"], "parcels", 5 * HOUR_US)]
+#[tokio::test]
+async fn the_event_time_may_be_nested_or_kafkas(#[case] path: &[&str], #[case] name: &str, #[case] window: i64) {
+    let event_time = path.iter().map(ToString::to_string).collect();
+    let source = Source { event_time, name: name.to_owned(), ..source() };
+    let mut file =
+        file("x", format!("SELECT town, first_value(stops ORDER BY stops) AS f FROM {name} p GROUP BY p.town"));
+    file.windows = vec!["1h".parse().unwrap()];
+    let definition = Definition::new(&file, &source, &Lookups::default(), &session(1)).await.unwrap();
+    let event = Trip { kafka_us: Some(5 * HOUR_US + 1), ..trip(7 * HOUR_US + 1, "a") };
+    let states = definition.partial(streams(vec![vec![rows(&[event])]]), Life::Pass).await.unwrap();
+    let [hours] = definition.finish(&states).await.unwrap().try_into().unwrap();
+    assert_eq!(hours.counted.into_keys().collect::<Vec<_>>(), [window]);
+}
+
+#[rstest]
 #[case("SELECT driver, town, distance, median(stops) AS m FROM trips GROUP BY 2, 3, 1 HAVING count(*) < 9")]
 #[case("SELECT upper(town) AS t, count(*) AS n FROM trips JOIN drivers USING (driver) GROUP BY 1")]
 #[case("SELECT count(*) AS n, sum(fare) AS f FROM trips")]
