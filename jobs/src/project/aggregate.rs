@@ -45,6 +45,7 @@ pub(super) fn read(
     pipelines: &[Arc<Pipeline>],
     sink: &mut Sink,
 ) -> Option<AggregateFile> {
+    let text = text.trim_start_matches('\u{feff}');
     let Some(header) = header(text) else {
         let hint = "begin the file with `-- aggregate: name`, `-- grain: …`, `-- from: …` and `-- windows: [1h]`";
         sink.error_with(Place::START, "the file has no header", hint);
@@ -79,7 +80,6 @@ pub(super) fn read(
 
 /// The header as YAML in which everything keeps its line and column.
 fn header(text: &str) -> Option<String> {
-    let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().map_while(|line| line.strip_prefix("--"));
     let yaml: String = lines.map(|line| format!("  {line}\n")).collect();
     (!yaml.trim().is_empty()).then_some(yaml)
@@ -197,7 +197,7 @@ mod tests {
     fn the_header_keeps_every_place() {
         let text = "-- aggregate: a\n--  windows:\n--    - 5m\n\n-- a remark\nSELECT 1";
         assert_eq!(header(text).unwrap(), "   aggregate: a\n    windows:\n      - 5m\n");
-        assert_eq!(header("SELECT 1"), None);
+        assert_eq!(header("SELECT 1\n-- aggregate: too_late"), None);
         assert_eq!(header("--\n--  \nSELECT 1"), None);
     }
 }

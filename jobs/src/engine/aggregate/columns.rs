@@ -38,7 +38,7 @@ pub struct OutputColumn {
     pub name: String,
     /// A type that a Delta table can hold.
     pub data_type: DataType,
-    /// Whether it may be null.
+    /// Whether a value may be null. The column may be in any case: the contract can change its mind.
     pub nullable: bool,
     /// Which key of the grouping it is, or a value.
     pub key: Option<usize>,

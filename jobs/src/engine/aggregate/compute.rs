@@ -22,6 +22,7 @@ use deltalake::datafusion::physical_plan::{
 use deltaworks_core::windows::{Granularity, Instant, Window, nests};
 use futures::StreamExt;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long states live, which decides how fine their windows are.
@@ -31,6 +32,36 @@ pub enum Life {
     Pass,
     /// In a table: fine enough to show a day that is still open.
     Stored,
+}
+
+/// One of several buckets of keys. A pass that has too little memory for all keys takes its rows several
+/// times, a bucket at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bucket {
+    /// Which, from 0.
+    pub index: u32,
+    /// Of how many.
+    pub of: NonZeroU32,
+}
+
+impl Bucket {
+    /// All keys.
+    pub const ALL: Self = Self { index: 0, of: NonZeroU32::MIN };
+}
+
+/// What is taken of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Take {
+    /// How long the states live.
+    pub life: Life,
+    /// Which keys.
+    pub bucket: Bucket,
+}
+
+impl From<Life> for Take {
+    fn from(life: Life) -> Self {
+        Self { life, bucket: Bucket::ALL }
+    }
 }
 
 /// Partial states: one row per window and key.
@@ -65,6 +96,16 @@ pub struct Counted {
     pub duplicates: i64,
     /// Fills among the events.
     pub filled: i64,
+}
+
+impl Counted {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.keys += other.keys;
+        self.events += other.events;
+        self.late += other.late;
+        self.duplicates += other.duplicates;
+        self.filled += other.filled;
+    }
 }
 
 impl States {
@@ -136,8 +177,8 @@ impl Definition {
     ///
     /// # Errors
     /// A stream's own error, a value that cannot be computed, or too little memory.
-    pub async fn partial(&self, rows: Vec<Batches>, life: Life) -> Result<States> {
-        self.partial_as(Role::Counted, rows, life).await
+    pub async fn partial(&self, rows: Vec<Batches>, take: impl Into<Take>) -> Result<States> {
+        self.partial_as(Role::Counted, rows, take.into()).await
     }
 
     /// States of `rows` that do not count, but for the column `duplicates`: merge them with those of the
@@ -145,18 +186,18 @@ impl Definition {
     ///
     /// # Errors
     /// As [`Self::partial`].
-    pub async fn duplicates(&self, rows: Vec<Batches>, life: Life) -> Result<States> {
-        self.partial_as(Role::Duplicates, rows, life).await
+    pub async fn duplicates(&self, rows: Vec<Batches>, take: impl Into<Take>) -> Result<States> {
+        self.partial_as(Role::Duplicates, rows, take.into()).await
     }
 
-    async fn partial_as(&self, role: Role, rows: Vec<Batches>, life: Life) -> Result<States> {
-        let eaten = match life {
+    async fn partial_as(&self, role: Role, rows: Vec<Batches>, take: Take) -> Result<States> {
+        let eaten = match take.life {
             Life::Pass => &self.eaten.0,
             Life::Stored => &self.eaten.1,
         };
         let rows = Rows::new(Arc::clone(&self.source_schema), rows);
         let reduced = async {
-            let (input, halves) = eaten.plan(&self.session, rows).await?;
+            let (input, halves) = eaten.plan(&self.session, rows, take.bucket).await?;
             let partial = halves.partial(input, role)?;
             halves.reduce(halves.by_key(partial, self.session.parallel)?)
         };
@@ -205,7 +246,7 @@ impl Definition {
     pub async fn finish(&self, base: &States) -> Result<Vec<Finished>> {
         let mut finished = Vec::new();
         for (granularity, states) in self.rollups(base, &self.granularities).await? {
-            finished.push(self.finish_one(&states, granularity).await?);
+            finished.push(self.finish_rolled_up(&states, granularity).await?);
         }
         Ok(finished)
     }
@@ -240,8 +281,22 @@ impl Definition {
         Ok(base)
     }
 
-    /// States of the windows of `granularity`, from states of windows that nest in them.
-    async fn rollup(&self, states: &States, granularity: Granularity) -> Result<States> {
+    /// The result of one granularity, from states of windows that nest in its own: base windows, or what
+    /// [`Self::rollup`] made of them.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
+        let states = self.rollup(states, granularity).await?;
+        self.finish_rolled_up(&states, granularity).await
+    }
+
+    /// States of the windows of `granularity`, from states of windows that nest in them. A pass over a
+    /// month can so keep its days and let go of their minutes.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn rollup(&self, states: &States, granularity: Granularity) -> Result<States> {
         let (parts, changed) = self.rebin(states, granularity).map_err(|e| self.failed(e))?;
         let rebinned = States { parts };
         if !changed {
@@ -267,11 +322,8 @@ impl Definition {
         Ok((parts, changed))
     }
 
-    /// The result of one granularity from states of its windows, as [`Self::rollups`] gives them.
-    ///
-    /// # Errors
-    /// As [`Self::finish`].
-    pub async fn finish_one(&self, states: &States, granularity: Granularity) -> Result<Finished> {
+    /// The result of one granularity from states of its windows.
+    async fn finish_rolled_up(&self, states: &States, granularity: Granularity) -> Result<Finished> {
         let counted = Arc::new(Mutex::new(BTreeMap::new()));
         let rows = async {
             let values = self.halves.finish(self.node(&states.parts)?)?;
@@ -345,12 +397,13 @@ fn count(batch: &RecordBatch, counted: &mut BTreeMap<i64, Counted>) -> Option<()
     let column = |n: usize| batch.column(first + n).as_primitive_opt::<Int64Type>();
     let (events, late, duplicates, filled) = (column(0)?, column(1)?, column(2)?, column(3)?);
     for (row, start) in starts.values().iter().enumerate() {
-        let window = counted.entry(*start).or_default();
-        window.keys += u64::from(events.value(row) > 0);
-        window.events += events.value(row);
-        window.late += late.value(row);
-        window.duplicates += duplicates.value(row);
-        window.filled += filled.value(row);
+        counted.entry(*start).or_default().add(Counted {
+            keys: u64::from(events.value(row) > 0),
+            events: events.value(row),
+            late: late.value(row),
+            duplicates: duplicates.value(row),
+            filled: filled.value(row),
+        });
     }
     Some(())
 }

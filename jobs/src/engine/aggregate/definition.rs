@@ -4,7 +4,7 @@
 
 use super::canonical;
 use super::columns::{OutputColumn, columns};
-use super::compute::Life;
+use super::compute::{Bucket, Life};
 use super::finish::Above;
 use super::halves::{Eaten, Halves, Role};
 use super::lookups::Lookups;
@@ -221,7 +221,7 @@ async fn build(
     let eaten = (Eaten::new(typed, source, &pass, session)?, Eaten::new(typed, source, &stored, session)?);
     let needed = eaten.0.needed(session)?;
     let none = Rows::new(Arc::clone(&source.schema), Vec::new());
-    let (input, halves) = eaten.0.plan(session, none).await?;
+    let (input, halves) = eaten.0.plan(session, none, Bucket::ALL).await?;
     let states = halves.partial(input, Role::Counted)?.schema();
     let (above, canonical) = (Above::new(typed)?, canonical::text(written)?);
     Ok(Built { eaten, halves, above, needed, canonical, states })
@@ -238,7 +238,7 @@ fn fingerprint(
     let mut all =
         format!("{canonical}\nlateness {} ms\nzone {}\n", source.lateness_ms, file.zone.name().unwrap_or_default());
     for column in columns {
-        all.push_str(&format!("{} {} {}\n", column.name, column.data_type, column.nullable));
+        all.push_str(&format!("{} {}\n", column.name, column.data_type));
     }
     for (n, line) in canonical.lines().filter_map(|l| l.strip_prefix("from ")).enumerate() {
         let name = line.strip_suffix(&format!("#{n}")).unwrap_or(line);

@@ -3,6 +3,7 @@
 
 use super::canonical::over_results;
 use super::columns::OutputColumn;
+use super::compute::Finished;
 use super::definition::Definition;
 use super::halves::{COUNTS, WINDOW, key_column, result_column};
 use super::rows::Rows;
@@ -12,7 +13,9 @@ use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use deltalake::datafusion::common::Result as EngineResult;
 use deltalake::datafusion::datasource::provider_as_source;
 use deltalake::datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
@@ -78,7 +81,8 @@ pub(super) fn result_schema(columns: &[OutputColumn]) -> SchemaRef {
         Field::new("window_end", instant, false),
         Field::new("window_date", DataType::Date32, false),
     ];
-    fields.extend(columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable)));
+    // a contract may begin or cease to require a field; the table of the results goes on
+    fields.extend(columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true)));
     fields.extend(COUNTS.map(|name| Field::new(name, DataType::Int64, false)));
     Arc::new(Schema::new(fields))
 }
@@ -89,6 +93,37 @@ impl Definition {
     #[must_use]
     pub fn result_schema(&self) -> SchemaRef {
         result_schema(&self.columns)
+    }
+
+    /// One result of those of all buckets, of one granularity: its rows in the order that they have when
+    /// all keys are taken at once.
+    ///
+    /// # Errors
+    /// [`Class::Internal`] if they are not results of this definition.
+    pub fn unite(&self, buckets: Vec<Finished>) -> Result<Option<Finished>> {
+        let mut buckets = buckets.into_iter();
+        let Some(mut all) = buckets.next() else { return Ok(None) };
+        for bucket in buckets {
+            all.rows.extend(bucket.rows);
+            for (start, counted) in bucket.counted {
+                all.counted.entry(start).or_default().add(counted);
+            }
+        }
+        all.rows = vec![self.sorted(&all.rows).map_err(|e| engine_error(e.into()))?];
+        Ok(Some(all))
+    }
+
+    /// By window and keys.
+    fn sorted(&self, rows: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+        let rows = concat_batches(&self.result_schema(), rows)?;
+        let mut keys: Vec<&OutputColumn> = self.keys().collect();
+        keys.sort_by_key(|column| column.key);
+        let names = std::iter::once("window_start").chain(keys.into_iter().map(|column| column.name.as_str()));
+        let options = Some(SortOptions { descending: false, nulls_first: false });
+        let columns = names.filter_map(|name| rows.column_by_name(name));
+        let columns: Vec<SortColumn> =
+            columns.map(|values| SortColumn { values: Arc::clone(values), options }).collect();
+        take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)
     }
 
     /// Adds the columns of the windows that one granularity has.

@@ -8,9 +8,10 @@
 //! Invariants: A1 the first group column is the window; A2 the last calls are the engine's own counts,
 //! in the order of [`COUNTS`]; A3 orders are complete, so two rows never compare equal.
 
+use super::compute::Bucket;
 use super::rows::Rows;
 use super::scalars::Bins;
-use super::session::{Session, plain_float, window_start};
+use super::session::{Session, in_bucket, plain_float, window_start};
 use super::shape::{Parts, table};
 use super::source::Source;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -140,11 +141,21 @@ impl Eaten {
         Ok(needed)
     }
 
-    /// Plans the projection over `rows`, and the halves over it.
-    pub(super) async fn plan(&self, session: &Session, rows: Arc<Rows>) -> Result<(Arc<dyn ExecutionPlan>, Halves)> {
+    /// Plans the projection over those of `rows` whose keys are in `bucket`, and the halves over it.
+    pub(super) async fn plan(
+        &self,
+        session: &Session,
+        rows: Arc<Rows>,
+        bucket: Bucket,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Halves)> {
         let provider: Arc<dyn TableProvider> = rows;
         let source = provider_as_source(provider);
-        let plan = self.plan.clone().transform_down(|node| match node {
+        let mut plan = self.plan.clone();
+        if bucket != Bucket::ALL {
+            let keys = (0..self.groups - 1).map(|n| col(key_column(n))).collect();
+            plan = LogicalPlanBuilder::from(plan).filter(in_bucket(bucket, keys))?.build()?;
+        }
+        let plan = plan.transform_down(|node| match node {
             LogicalPlan::TableScan(mut scan) if scan.table_name.table() == self.pipeline => {
                 scan.source = Arc::clone(&source);
                 Ok(Transformed::yes(LogicalPlan::TableScan(scan)))

@@ -37,7 +37,7 @@ mod types;
 
 pub use check::{Checked, check};
 pub use columns::{OutputColumn, RESERVED};
-pub use compute::{Counted, Finished, Life, States, is_out_of_memory};
+pub use compute::{Bucket, Counted, Finished, Life, States, Take, is_out_of_memory};
 pub use definition::Definition;
 pub use lookups::{Lookup, Lookups};
 pub use rows::Batches;

@@ -242,11 +242,11 @@ fn syntax(error: &ParserError, places: &Places) -> (Place, String) {
 
 /// Our messages begin in lower case and end without a full stop.
 fn lower(text: &str) -> String {
-    let text = text.trim().trim_end_matches('.');
+    let text = text.trim().trim_end_matches('.').replace('\n', "\\n");
     let mut letters = text.chars();
     match (letters.next(), letters.clone().next()) {
         // a word in capitals, such as SELECT, stays
         (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(letters).collect(),
-        _ => text.to_owned(),
+        _ => text,
     }
 }

@@ -1,13 +1,16 @@
-//! The two scalar functions that the rewrite puts into a user's plan: the window of an event, and the
-//! one spelling of a float.
+//! The scalar functions that the rewrite puts into a user's plan: the window of an event, the one
+//! spelling of a float, and the bucket of a key.
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, TimestampMicrosecondArray};
+use super::compute::Bucket;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, TimestampMicrosecondArray};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::row::{Row, RowConverter, SortField};
 use deltalake::datafusion::common::{DataFusionError, Result, exec_err};
 use deltalake::datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use deltaworks_core::windows::{Base, Binner, Granularity, Instant, Zone};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Which windows instants are put into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +84,39 @@ impl ScalarUDFImpl for WindowStart {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [instants] = arrays.as_slice() else { return exec_err!("`window_start` takes one argument") };
         Ok(ColumnarValue::Array(window_starts(&mut self.bins.binner(), instants)?))
+    }
+}
+
+/// `in_bucket(keys…)`: whether rows of these keys belong to one of several buckets.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct InBucket {
+    bucket: Bucket,
+    signature: Signature,
+}
+
+impl InBucket {
+    pub(super) fn new(bucket: Bucket) -> Self {
+        Self { bucket, signature: Signature::variadic_any(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for InBucket {
+    fn name(&self) -> &str {
+        "in_bucket"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let keys = args.args.iter().map(|arg| arg.to_array(args.number_rows)).collect::<Result<Vec<_>>>()?;
+        let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
+        let rows = RowConverter::new(fields)?.convert_columns(&keys)?;
+        let of = u64::from(self.bucket.of.get());
+        let is_in = |row: Row<'_>| Some(xxh3_64(row.as_ref()) % of == u64::from(self.bucket.index));
+        Ok(ColumnarValue::Array(Arc::new(rows.iter().map(is_in).collect::<BooleanArray>())))
     }
 }
 

@@ -4,7 +4,8 @@
 //! the time zone, plain string types, our own functions over the built-in ones, and no way around the
 //! partial half of an aggregation.
 
-use super::scalars::{Bins, PlainFloat, WindowStart};
+use super::compute::Bucket;
+use super::scalars::{Bins, InBucket, PlainFloat, WindowStart};
 use crate::engine::functions;
 use crate::engine::query::engine_error;
 use crate::error::Result;
@@ -16,17 +17,16 @@ use deltalake::datafusion::execution::SessionState;
 use deltalake::datafusion::execution::memory_pool::FairSpillPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::execution::session_state::SessionStateBuilder;
-use deltalake::datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF};
+use deltalake::datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF, lit};
 use deltalake::datafusion::optimizer::Optimizer;
 use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Rules that are left out: the first two lose the names of columns when a nested field is in a join's
-/// condition; the third would answer `count(DISTINCT …)` by an aggregation over an aggregation.
-const DROPPED_RULES: [&str; 3] =
-    ["extract_leaf_expressions", "push_down_leaf_projections", "single_distinct_aggregation_to_group_by"];
+/// Rules that are left out: they lose the names of columns when a nested field is in a join's condition.
+/// Rules about aggregations need no care: no plan here has one, see [`super::halves`].
+const DROPPED_RULES: [&str; 2] = ["extract_leaf_expressions", "push_down_leaf_projections"];
 
 /// What a computation may use.
 #[derive(Debug, Clone)]
@@ -117,4 +117,12 @@ pub(super) fn window_start(bins: &Bins, instant: Expr) -> Expr {
 /// A float without the two ways to spell zero and the many to spell NaN.
 pub(super) fn plain_float(float: Expr) -> Expr {
     ScalarUDF::from(PlainFloat::new()).call(vec![float])
+}
+
+/// Whether rows of these keys belong to `bucket`.
+pub(super) fn in_bucket(bucket: Bucket, keys: Vec<Expr>) -> Expr {
+    if keys.is_empty() {
+        return lit(bucket.index == 0);
+    }
+    ScalarUDF::from(InBucket::new(bucket)).call(keys)
 }

@@ -9,7 +9,11 @@ use arrow::array::{AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::Int64Type;
 use deltalake::datafusion::physical_plan::displayable;
 use futures::StreamExt;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use rstest::rstest;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 const HOUR_US: i64 = 3_600_000_000;
@@ -90,6 +94,83 @@ fn one(batches: &[RecordBatch]) -> RecordBatch {
 
 fn is_day(rows: &RecordBatch) -> bool {
     rows.column(0).as_string::<i32>().value(0) == "1d"
+}
+
+#[tokio::test]
+async fn days_can_be_kept_while_their_minutes_go() {
+    let sql = "SELECT town, median(stops) AS m, count(*) AS n FROM trips GROUP BY town";
+    let lookups = Lookups::default();
+    let mut file = file("x", sql.to_owned());
+    file.windows = ["5m", "1d", "1mo"].map(|w| w.parse().unwrap()).to_vec();
+    let definition = Definition::new(&file, &source(), &lookups, &session(2)).await.unwrap();
+    let trips: Vec<Trip> = (0..300).map(|n| Trip { stops: n * n % 17, ..trip(n * 7 * HOUR_US, "a") }).collect();
+    let portions: Vec<States> = {
+        let mut kept = Vec::new();
+        for portion in trips.chunks(90) {
+            let states = definition.partial(streams(vec![vec![rows(portion)]]), Life::Pass).await.unwrap();
+            let days = definition.rollup(&states, "1d".parse().unwrap()).await.unwrap();
+            assert!(days.len() < states.len() && days.memory_bytes() > 0);
+            kept.push(days);
+        }
+        kept
+    };
+    let merged = definition.merge(portions).await.unwrap();
+    let months = definition.finish_one(&merged, "1mo".parse().unwrap()).await.unwrap();
+    let whole = definition.partial(streams(vec![vec![rows(&trips)]]), Life::Stored).await.unwrap();
+    let whole = definition.finish(&whole).await.unwrap().pop().unwrap();
+    assert_eq!((one(&months.rows), months.counted), (one(&whole.rows), whole.counted));
+}
+
+#[rstest]
+#[case(&["route", "began"], "trips", 7 * HOUR_US)]
+#[case(&["_kafka_time"], "parcels", 5 * HOUR_US)]
+#[tokio::test]
+async fn the_event_time_may_be_nested_or_kafkas(#[case] path: &[&str], #[case] name: &str, #[case] window: i64) {
+    let event_time = path.iter().map(ToString::to_string).collect();
+    let source = Source { event_time, name: name.to_owned(), ..source() };
+    let mut file =
+        file("x", format!("SELECT town, first_value(stops ORDER BY stops) AS f FROM {name} p GROUP BY p.town"));
+    file.windows = vec!["1h".parse().unwrap()];
+    let definition = Definition::new(&file, &source, &Lookups::default(), &session(1)).await.unwrap();
+    let event = Trip { kafka_us: Some(5 * HOUR_US + 1), ..trip(7 * HOUR_US + 1, "a") };
+    let states = definition.partial(streams(vec![vec![rows(&[event])]]), Life::Pass).await.unwrap();
+    let [hours] = definition.finish(&states).await.unwrap().try_into().unwrap();
+    assert_eq!(hours.counted.into_keys().collect::<Vec<_>>(), [window]);
+}
+
+#[rstest]
+#[case("SELECT driver, town, distance, median(stops) AS m FROM trips GROUP BY 2, 3, 1 HAVING count(*) < 9")]
+#[case("SELECT upper(town) AS t, count(*) AS n FROM trips JOIN drivers USING (driver) GROUP BY 1")]
+#[case("SELECT count(*) AS n, sum(fare) AS f FROM trips")]
+#[tokio::test]
+async fn buckets_of_keys_make_the_whole(#[case] sql: &str) {
+    let definition = define(sql, &session(2)).await;
+    let mut runner = TestRunner::deterministic();
+    let trips = prop::collection::vec(super::trips::trip(), 400).new_tree(&mut runner).unwrap().current();
+    let all = || streams(vec![vec![rows(&trips)]]);
+    let whole = definition.finish(&definition.partial(all(), Life::Pass).await.unwrap()).await.unwrap();
+    let of = NonZeroU32::new(5).unwrap();
+    let (mut buckets, mut spread): (Vec<Vec<Finished>>, usize) = (Vec::new(), 0);
+    for index in 0..5 {
+        let take = Take { life: Life::Pass, bucket: Bucket { index, of } };
+        let states = definition.partial(all(), take).await.unwrap();
+        spread += usize::from(!states.is_empty());
+        buckets.push(definition.finish(&states).await.unwrap());
+    }
+    assert!(definition.keys().count() == 0 || spread > 1, "keys are spread");
+    for (n, whole) in whole.into_iter().enumerate() {
+        let united = definition.unite(buckets.iter().map(|b| b[n].clone()).collect()).unwrap().unwrap();
+        assert_eq!(united.counted, whole.counted);
+        assert_eq!(one(&united.rows), one(&whole.rows));
+    }
+}
+
+#[test]
+fn computing_can_be_spawned() {
+    fn is_send<T: Send>(_: impl Fn(&'static Definition) -> T) {}
+    is_send(|definition| definition.partial(Vec::new(), Life::Pass));
+    is_send(|definition| definition.merge(Vec::new()));
+    is_send(|definition| async move { definition.finish(&definition.merge(Vec::new()).await.unwrap()).await });
 }
 
 #[tokio::test]
@@ -241,7 +322,7 @@ impl Lookups {
 impl Definition {
     async fn shown_plan(&self) -> String {
         let rows = super::super::rows::Rows::new(Arc::clone(&self.source_schema), Vec::new());
-        let (input, _) = self.eaten.0.plan(&self.session, rows).await.unwrap();
+        let (input, _) = self.eaten.0.plan(&self.session, rows, Bucket::ALL).await.unwrap();
         displayable(input.as_ref()).indent(false).to_string()
     }
 }

@@ -111,3 +111,40 @@ async fn refused_selects_are_told_why() {
     })
     .await;
 }
+
+const MUTILATED: &str = "SELECT t.town AS place, avg(t.distance) FILTER (WHERE t.paid) / 1000 AS a, \
+    percentile_cont(0.9) WITHIN GROUP (ORDER BY distance) AS p, first_value(stops ORDER BY at DESC) AS f\n\
+    FROM trips AS t LEFT JOIN towns w ON t.town = w.code AND w.people > 3\n\
+    WHERE t.distance >= 0 AND upper(t.route.via) <> 'x'\n\
+    GROUP BY t.town HAVING count(*) > 1";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever a SELECT is mutilated to, it is understood or refused with a reason and a place in the file.
+    #[test]
+    fn a_mutilated_select_is_understood_or_refused(
+        at in 0..MUTILATED.len(),
+        cut in 0_usize..25,
+        put in prop_oneof![
+            Just(String::new()),
+            "[-+*/(),.;:'\"<>=!@# \n\ta-z0-9$%é]{0,6}",
+            prop::sample::select(vec!["SELECT", " OVER () ", "NULL", "count(*)", "(SELECT 1)", "ORDER BY 1", "t.", "::INT", "[1]"])
+                .prop_map(str::to_owned),
+        ],
+    ) {
+        let text = format!("{}{put}{}", &MUTILATED[..at], &MUTILATED[(at + cut).min(MUTILATED.len())..]);
+        let errors = super::runtime().block_on(async {
+            let (settings, session) = (project(), session(1));
+            let lookups = Lookups::load(&settings, &session).await.unwrap();
+            let source = Source::of(&settings.pipelines[0]);
+            Definition::new(&file("x", text.clone()), &source, &lookups, &session).await.err()
+        });
+        if let Some(errors) = errors {
+            let lines = text.lines().count() + 2;
+            prop_assert!(!errors.is_empty());
+            prop_assert!(errors.iter().all(|e| e.place.line <= lines && e.place.column >= 1), "{:?}", errors);
+            prop_assert!(errors.iter().all(|e| !e.message.is_empty() && !e.message.contains('\n')), "{:?}", errors);
+        }
+    }
+}

@@ -9,7 +9,14 @@ mod trips;
 mod whole;
 
 use super::{Limits, Session};
+use std::sync::OnceLock;
 
 fn session(parallel: usize) -> Session {
     Session::new(&Limits { memory_bytes: 64 << 20, parallel, spill: None }).unwrap()
+}
+
+/// For property tests, which are not async.
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }

@@ -6,8 +6,8 @@
 
 use super::super::*;
 use super::golden::{file, project};
-use super::session;
 use super::trips::{Trip, batch, source, streams, trip};
+use super::{runtime, session};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -19,7 +19,7 @@ use jiff::{Timestamp, Unit, Zoned};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// SELECT list (keys first), FROM and WHERE, keys, HAVING.
 struct Case {
@@ -241,11 +241,6 @@ fn run_of(trips: &[Trip], split: &Split, run: usize) -> Vec<Vec<RecordBatch>> {
         rows.rchunks(3).map(batch).collect()
     };
     (0..2).map(part).collect()
-}
-
-fn runtime() -> &'static tokio::runtime::Runtime {
-    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
 async fn check_case(
