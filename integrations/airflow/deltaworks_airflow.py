@@ -75,6 +75,8 @@ class DeltaworksOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if isinstance(arguments, str):
+            raise TypeError("`arguments` is a list of words, such as ['batch', '--skip-exit-code']")
         self.arguments = arguments
         self.project = project
         self.binary = binary
@@ -84,9 +86,8 @@ class DeltaworksOperator(BaseOperator):
         self._talk: Thread | None = None
 
     def execute(self, context: Any) -> Any:
-        command = [self.binary, *map(str, self.arguments)]
-        if self.project:
-            command += ["--project", str(self.project)]
+        project = ["--project", self.project] if self.project else []
+        command = [self.binary, *project, *map(str, self.arguments)]
         extra = self.env(context) if callable(self.env) else self.env or {}
         self.log.info("runs `%s`", shlex.join(command))
         try:
