@@ -11,9 +11,10 @@ SHELL := bash
 target := $(or $(CARGO_TARGET_DIR),target)
 services := fixtures/services/services.sh
 venv := $(target)/e2e-venv
+airflow_venv := $(target)/airflow-venv
 binary := $(target)/debug/deltaworks
 
-.PHONY: help build test lint check-format demo e2e bench soak services-start services-stop
+.PHONY: help build test lint check-format demo e2e airflow bench soak services-start services-stop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +62,15 @@ e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO
 $(venv)/complete: fixtures/e2e/requirements.txt
 	python3 -m venv --clear $(venv)
 	$(venv)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+airflow: build services-start $(airflow_venv)/complete ## docs/scheduling.md in a real Airflow, and as cron would run it; needs python3 too
+	eval "$$($(services) env)"; \
+	$(airflow_venv)/bin/python fixtures/e2e/airflow/run.py --binary $(binary) --work $(target)/airflow
+
+$(airflow_venv)/complete: fixtures/e2e/airflow/requirements.txt
+	python3 -m venv --clear $(airflow_venv)
+	$(airflow_venv)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 bench: services-start ## throughput against a plain loop (release build); needs Kafka and MinIO
