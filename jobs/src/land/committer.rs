@@ -9,6 +9,7 @@
 
 use super::meter::Meter;
 use super::options::StreamOptions;
+use super::patience::Patience;
 use super::rejects::{RejectsTable, RejectsVerdict};
 use super::worker::{FlushPart, PartitionFlush};
 use crate::checksum::RowSum;
@@ -25,7 +26,6 @@ use deltaworks_core::progress::{AppIds, TopicProgress};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc::UnboundedReceiver};
 
 /// Uploads of one flush that run side by side.
@@ -36,8 +36,6 @@ pub(super) const CHECKPOINT_EVERY: i64 = 20;
 const LOG_RETENTION_MS: i64 = 30 * 86_400_000;
 /// Messages of a run before a share of rejects means anything.
 const SHARE_AFTER: u64 = 1_000;
-/// First and longest pause between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What became of a flush.
 #[derive(Debug)]
@@ -68,6 +66,16 @@ pub struct Totals {
     pub first: BTreeMap<i32, i64>,
     /// Next offset to read, per partition.
     pub next: BTreeMap<i32, i64>,
+}
+
+impl Totals {
+    /// Takes in how far a flush went.
+    fn pass(&mut self, partitions: &BTreeMap<i32, PartitionFlush>) {
+        for (partition, PartitionFlush { tally, .. }) in partitions {
+            self.first.entry(*partition).or_insert(tally.from.0);
+            self.next.insert(*partition, tally.to.0);
+        }
+    }
 }
 
 /// The committing task of one pipeline.
@@ -102,7 +110,10 @@ struct Flush {
 }
 
 enum Landed {
+    /// By this run, at this version; `None` had nothing new to say.
     At(Option<i64>),
+    /// The same offsets, by another run.
+    ByOther(i64),
     Elsewhere,
 }
 
@@ -146,13 +157,18 @@ impl Committer {
                     self.after_commit(version).await;
                 }
                 self.check_limit(totals)?;
-                let nexts = partitions.iter().map(|(p, f)| (*p, f.progress.next.0)).collect();
-                Ok(Outcome::Committed { nexts })
+                Ok(Outcome::Committed { nexts: nexts(&partitions) })
+            }
+            Landed::ByOther(version) => {
+                tracing::info!(pipeline = %self.pipeline.name, version, "another writer landed the same offsets");
+                totals.pass(&partitions);
+                self.meter.version.store(version, Relaxed);
+                Ok(Outcome::Committed { nexts: nexts(&partitions) })
             }
         }
     }
 
-    /// Lands a flush: rejects first, raw second. `At(None)` had nothing new to say.
+    /// Lands a flush: rejects first, raw second.
     async fn land(&mut self, flush: Flush) -> Result<Landed> {
         if let Some(partition) = flush.partitions.iter().find(|(_, f)| !f.tally.balances()).map(|(p, _)| p) {
             return Err(self.error(Class::Internal, format!("the counts of partition {partition} do not balance")));
@@ -172,7 +188,7 @@ impl Committer {
             loop {
                 match self.rejects.land(&flush.rejects, &claims, &mut raw, &self.pipeline, &identity).await {
                     Ok(RejectsVerdict::Landed) => break,
-                    Ok(RejectsVerdict::AlreadyInRaw) => return Ok(Landed::At(Some(raw.version()))),
+                    Ok(RejectsVerdict::AlreadyInRaw) => return Ok(already_there(&raw, &identity)),
                     Ok(RejectsVerdict::Elsewhere) => return Ok(Landed::Elsewhere),
                     Err(error) => patience.pause(error).await?,
                 }
@@ -196,7 +212,7 @@ impl Committer {
         let mut patience = Patience::new(&self.options);
         loop {
             match judge(claims, &self.progress(raw).nexts()) {
-                Verdict::AlreadyThere => return Ok(Landed::At(Some(raw.version()))),
+                Verdict::AlreadyThere => return Ok(already_there(raw, &info.identity)),
                 Verdict::Elsewhere(log) => {
                     tracing::info!(pipeline = %self.pipeline.name, ?log, "flush dropped: the log is elsewhere");
                     return Ok(Landed::Elsewhere);
@@ -299,15 +315,13 @@ impl Committer {
     }
 
     fn count(&self, partitions: &BTreeMap<i32, PartitionFlush>, totals: &mut Totals) {
-        for (partition, flush) in partitions {
-            let tally = &flush.tally;
+        for tally in partitions.values().map(|flush| &flush.tally) {
             totals.landed += tally.landed;
             totals.rejected += tally.rejected;
             totals.skipped += tally.skipped;
             totals.gaps += tally.gap_len();
-            totals.first.entry(*partition).or_insert(tally.from.0);
-            totals.next.insert(*partition, tally.to.0);
         }
+        totals.pass(partitions);
         self.meter.landed.store(totals.landed, Relaxed);
         self.meter.rejected.store(totals.rejected, Relaxed);
         self.meter.skipped.store(totals.skipped, Relaxed);
@@ -392,35 +406,19 @@ fn spell_date(days: i32) -> String {
     epoch.checked_add(i64::from(days).days()).map_or_else(|_| format!("day {days}"), |date| date.to_string())
 }
 
+/// Whose commit it is that has this flush's offsets: a reply may have been lost.
+fn already_there(raw: &Table, identity: &Identity) -> Landed {
+    match raw.find_commit(identity) {
+        Some(version) => Landed::At(Some(version)),
+        None => Landed::ByOther(raw.version()),
+    }
+}
+
+fn nexts(partitions: &BTreeMap<i32, PartitionFlush>) -> Vec<(i32, i64)> {
+    partitions.iter().map(|(p, f)| (*p, f.progress.next.0)).collect()
+}
+
 fn claims(partitions: &BTreeMap<i32, PartitionFlush>) -> Vec<Claim> {
     let range = |f: &PartitionFlush| OffsetRange { from: f.tally.from, to: f.tally.to };
     partitions.iter().map(|(partition, f)| Claim { partition: *partition, range: range(f) }).collect()
-}
-
-/// How long to go on trying while the store or another writer is in the way.
-pub struct Patience {
-    until: Option<Instant>,
-    pause: Duration,
-}
-
-impl Patience {
-    /// Unbounded runs never give up; bounded ones do after a while.
-    pub fn new(options: &StreamOptions) -> Self {
-        let until = options.until_caught_up.then(|| Instant::now() + options.give_up_after);
-        Self { until, pause: PAUSES.0 }
-    }
-
-    /// Waits before the next attempt.
-    ///
-    /// # Errors
-    /// Gives `error` back if it is none that a retry can help, or if patience is at its end.
-    pub async fn pause(&mut self, error: Error) -> Result<()> {
-        if !error.class.retryable() || self.until.is_some_and(|until| Instant::now() + self.pause > until) {
-            return Err(error);
-        }
-        tracing::warn!(%error, pause_ms = self.pause.as_millis() as u64, "trying again");
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSES.1);
-        Ok(())
-    }
 }

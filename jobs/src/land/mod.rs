@@ -41,6 +41,7 @@ pub(crate) mod tables;
 // beside the flow: live figures, and verbs that only look or start over
 pub mod inspect;
 pub mod meter;
+mod patience;
 pub mod reset;
 
 pub use options::{DataLoss, Start, StreamOptions};

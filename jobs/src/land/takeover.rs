@@ -5,9 +5,9 @@
 //! [`deltaworks_core::history`]: offsets that are gone or a topic that was made anew stop the job
 //! with exit code 6, unless the user accepts the loss.
 
-use super::committer::Patience;
 use super::last_ids::last_ids;
 use super::options::{DataLoss, StreamOptions};
+use super::patience::Patience;
 use super::worker::Taken;
 use crate::error::{Class, Error, Result, Stage};
 use crate::kafka::watermarks::Watermarks;
