@@ -68,6 +68,9 @@ pub struct PlannedUnit {
     pub version: i64,
     /// Windows that may be published.
     pub windows: u64,
+    /// The date from which raw may no longer keep all that the unit is computed from, if events are not
+    /// kept for ever: late rows that come then change it no more.
+    pub kept_until: Option<Date>,
 }
 
 /// How many units are left as they are, by reason.
@@ -308,9 +311,17 @@ pub fn shown(input: &Input, planned: &[Planned]) -> Vec<PlannedUnit> {
             pin: p.pin.id(),
             version: p.pin.version,
             windows: bound.unwrap_or(0),
+            kept_until: kept_until(input, &p.extent),
         }
     })
     .collect()
+}
+
+/// The retention of the first date that a unit needs, from its end on.
+fn kept_until(input: &Input, extent: &Extent) -> Option<Date> {
+    let days = input.pipeline.contract.retention_days?;
+    let first = if input.has_ids() { extent.dates.from.yesterday().ok()? } else { extent.dates.from };
+    first.checked_add(jiff::Span::new().try_days(i64::from(days) + 1).ok()?).ok()
 }
 
 fn out_of_range(e: OutOfRange) -> Error {

@@ -48,6 +48,16 @@ pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job
     if !wrong.is_empty() {
         return Err(Report::new(wrong).into());
     }
+    let definitions = jobs.iter().flat_map(|job| &job.aggregates).map(|a| &a.definition);
+    if let Some(size) = options.granularities.iter().find(|g| !definitions.clone().any(|d| d.granularities.contains(g)))
+    {
+        let have: Vec<String> = definitions
+            .clone()
+            .next()
+            .map_or_else(Vec::new, |d| d.granularities.iter().map(ToString::to_string).collect());
+        let message = format!("no aggregate has windows of `{size}`");
+        return Err(Error::new(Stage::Batch, Class::User, message).hint(format!("the first has {}", have.join(", "))));
+    }
     if options.input_version.is_some() && jobs.len() > 1 {
         let message = "one version cannot be that of several raw tables";
         return Err(Error::new(Stage::Batch, Class::User, message).hint("name aggregates of one pipeline"));

@@ -118,6 +118,18 @@ async fn an_interval_that_is_not_complete_and_one_that_is() {
 }
 
 #[tokio::test]
+async fn names_that_are_not_there() {
+    let (kit, _) = three_days().await;
+    let named = BatchOptions { aggregates: vec!["total".into()], ..kit.options() };
+    fails(&kit, named, Class::User, "there is no aggregate `total`").await;
+    let sized = BatchOptions { granularities: vec!["5m".parse().unwrap()], ..kit.options() };
+    fails(&kit, sized, Class::User, "no aggregate has windows of `5m`").await;
+    let some = BatchOptions { granularities: vec!["1d".parse().unwrap()], ..kit.options() };
+    assert_eq!(kit.batch(&some).await.units.changed, 3);
+    assert!(kit.published("totals").await.keys().all(|(granularity, ..)| granularity == "1d"));
+}
+
+#[tokio::test]
 async fn an_older_version_than_the_pin() {
     let (kit, _) = three_days().await;
     let older = kit.raw().await.version();
@@ -151,6 +163,7 @@ async fn a_plan_changes_nothing() {
     assert_eq!(names, expected);
     assert!(units.iter().all(|u| u.files == 1 && u.bytes > 0));
     let json = serde_json::to_value(&units[0]).unwrap();
+    assert!(json["kept_until"].is_null(), "the contract names no retention");
     assert_eq!((&json["plan"], &json["reasons"][0]["reason"]), (&"recompute".into(), &"missing".into()));
     assert!(kit.lake.list_tables().await.unwrap().iter().all(|t| t.layer == "raw"), "only raw is there");
 }

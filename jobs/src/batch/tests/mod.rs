@@ -4,5 +4,6 @@ mod guards;
 mod kit;
 mod model;
 mod naive;
+mod neighbours;
 mod overlap;
 mod scan;
