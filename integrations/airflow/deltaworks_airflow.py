@@ -23,6 +23,7 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from threading import Thread
 from typing import Any, Callable, Mapping, Sequence
 
@@ -83,7 +84,6 @@ class DeltaworksOperator(BaseOperator):
         self.env = env
         self.drain_seconds = drain_seconds
         self._process: subprocess.Popen[str] | None = None
-        self._talk: Thread | None = None
 
     def execute(self, context: Any) -> Any:
         project = ["--project", self.project] if self.project else []
@@ -107,7 +107,7 @@ class DeltaworksOperator(BaseOperator):
             # a missing binary or folder does not come back by itself
             raise AirflowFailException(f"`{self.binary}` cannot be started: {error}") from error
         last: list[str] = []
-        self._talk = talk = Thread(target=_log_lines, args=(process.stderr, self.log), daemon=True)
+        talk = Thread(target=_log_lines, args=(process.stderr, self.log), daemon=True)
         data = Thread(target=_keep_last, args=(process.stdout, last), daemon=True)
         for reader in (talk, data):
             reader.start()
@@ -117,15 +117,19 @@ class DeltaworksOperator(BaseOperator):
         return self._end(context, process.wait(), _parse(last))
 
     def on_kill(self) -> None:
-        process, talk = self._process, self._talk
-        if process is None or talk is None or process.poll() is not None:
+        process = self._process
+        if process is None or process.poll() is not None:
             return
         self.log.info("killed: SIGTERM, and up to %s s to drain", self.drain_seconds)
         process.send_signal(signal.SIGTERM)
-        talk.join(self.drain_seconds)
-        if talk.is_alive():
-            self.log.warning("not drained within %s s: SIGKILL; the next run goes on", self.drain_seconds)
-            process.kill()
+        # Polled: a thread whose `join` a timeout has interrupted counts as ended in Python 3.11, so joining tells nothing.
+        until = time.monotonic() + self.drain_seconds
+        while process.poll() is None:
+            if time.monotonic() > until:
+                self.log.warning("not drained within %s s: SIGKILL; the next run goes on", self.drain_seconds)
+                process.kill()
+                return
+            time.sleep(0.1)
 
     def _end(self, context: Any, code: int, result: Any) -> Any:
         """Turns the exit code into the task's end. A negative code is the signal that ended the process."""
