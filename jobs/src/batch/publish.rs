@@ -20,7 +20,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use deltaworks_core::commit_info::Identity;
-use deltaworks_core::units::{Entry, Fingerprint, Unit, read_ledger};
+use deltaworks_core::units::{BrokenEntry, Entry, Fingerprint, Unit, read_entry, read_ledger};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,9 +135,11 @@ pub fn batch_table(definition: &Definition, grain: &str) -> TableSpec {
 /// # Errors
 /// [`Class::Internal`] if another tool has broken it.
 pub fn ledger_of(aggregate: &str, table: &Table) -> Result<BTreeMap<Unit, Entry>> {
-    read_ledger(aggregate, table.txns()).map_err(|e| {
-        Error::new(Stage::Batch, Class::Internal, format!("table `{}`: its ledger", table.name())).because(e)
-    })
+    read_ledger(aggregate, table.txns()).map_err(|e| broken_ledger(table, e))
+}
+
+fn broken_ledger(table: &Table, error: BrokenEntry) -> Error {
+    Error::new(Stage::Batch, Class::Internal, format!("table `{}`: its ledger", table.name())).because(error)
 }
 
 impl Publisher {
@@ -164,12 +166,13 @@ impl Publisher {
         rows: &[RecordBatch],
         pin: Fingerprint,
     ) -> Result<Published> {
+        let content = self.content(rows)?;
         let published = match before {
             Some(_) if self.entry(unit)? == before => Some(self.published_rows(unit).await?),
             _ => None,
         };
         if let (Some(entry), Some(published)) = (before, published)
-            && same_rows(&self.content(rows)?, &published)?
+            && same_rows(&content, &published)?
         {
             let after = Entry { definition: self.definition_id, ..entry.repinned(pin) };
             let done = self.commit(Change { unit: unit.clone(), before, after, rows: None }).await?;
@@ -177,7 +180,7 @@ impl Publisher {
         }
         let after = Entry::published(before, pin, self.definition_id);
         faults::point("before_batch_write");
-        let file = self.upload(unit, rows, after).await?;
+        let file = self.upload(unit, &content, after).await?;
         faults::point("before_batch_commit");
         let done = self.commit(Change { unit: unit.clone(), before, after, rows: Some(file) }).await?;
         faults::point("after_batch_commit");
@@ -203,7 +206,7 @@ impl Publisher {
     }
 
     fn entry(&self, unit: &Unit) -> Result<Option<Entry>> {
-        Ok(ledger_of(&unit.aggregate, &self.table)?.get(unit).copied())
+        read_entry(unit, self.table.txns()).map_err(|e| broken_ledger(&self.table, e))
     }
 
     /// Commits a change; `false` if another run was first.
@@ -269,11 +272,10 @@ impl Publisher {
     }
 
     /// Puts the rows into a file; none for no rows.
-    async fn upload(&self, unit: &Unit, rows: &[RecordBatch], entry: Entry) -> Result<Option<AddedFile>> {
-        if rows.iter().all(|batch| batch.num_rows() == 0) {
+    async fn upload(&self, unit: &Unit, content: &[RecordBatch], entry: Entry) -> Result<Option<AddedFile>> {
+        if content.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(None);
         }
-        let content = self.content(rows)?;
         let whole = content.iter().map(|batch| self.with_origin(batch, entry));
         let file = encode(&FileProfile::new(self.file_schema.clone()), whole)?;
         self.table.sink().put(partition_of(unit), file).await.map(Some)

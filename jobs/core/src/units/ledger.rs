@@ -10,6 +10,9 @@
 use super::{Fingerprint, Unit};
 use std::collections::BTreeMap;
 
+/// What each unit has, in the order of [`Entry::write`].
+const ENTRIES: [&str; 3] = ["generation", "pin", "definition"];
+
 /// What the ledger says of one unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
@@ -42,8 +45,19 @@ impl Entry {
     /// The txn entries that record this.
     #[must_use]
     pub fn write(self, unit: &Unit) -> [(String, i64); 3] {
-        let id = |entry: &str| format!("deltaworks/{unit}/{entry}");
-        [(id("generation"), self.generation), (id("pin"), self.pin.txn()), (id("definition"), self.definition.txn())]
+        let [generation, pin, definition] = app_ids(unit);
+        [(generation, self.generation), (pin, self.pin.txn()), (definition, self.definition.txn())]
+    }
+}
+
+/// Reads the entry of one unit; `None` if it was never published.
+///
+/// # Errors
+/// U4 does not hold for it.
+pub fn read_entry(unit: &Unit, txns: &BTreeMap<String, i64>) -> Result<Option<Entry>, BrokenEntry> {
+    match app_ids(unit).map(|id| txns.get(&id).copied()) {
+        [None, None, None] => Ok(None),
+        versions => judge(unit, versions).map(Some),
     }
 }
 
@@ -58,22 +72,28 @@ pub fn read_ledger(aggregate: &str, txns: &BTreeMap<String, i64>) -> Result<BTre
             found.entry(unit).or_default()[entry] = Some(*version);
         }
     }
-    let whole = |(unit, versions): (Unit, [Option<i64>; 3])| {
-        let entry = match versions {
-            [Some(generation), Some(pin), Some(definition)] if generation > 0 => Fingerprint::of_txn(pin)
-                .zip(Fingerprint::of_txn(definition))
-                .map(|(pin, definition)| Entry { generation, pin, definition }),
-            _ => None,
-        };
-        entry.map(|entry| (unit.clone(), entry)).ok_or(BrokenEntry(unit))
+    found.into_iter().map(|(unit, versions)| judge(&unit, versions).map(|entry| (unit, entry))).collect()
+}
+
+/// The entry that its three versions make.
+fn judge(unit: &Unit, versions: [Option<i64>; 3]) -> Result<Entry, BrokenEntry> {
+    let entry = match versions {
+        [Some(generation), Some(pin), Some(definition)] if generation > 0 => Fingerprint::of_txn(pin)
+            .zip(Fingerprint::of_txn(definition))
+            .map(|(pin, definition)| Entry { generation, pin, definition }),
+        _ => None,
     };
-    found.into_iter().map(whole).collect()
+    entry.ok_or_else(|| BrokenEntry(unit.clone()))
+}
+
+fn app_ids(unit: &Unit) -> [String; 3] {
+    ENTRIES.map(|entry| format!("deltaworks/{unit}/{entry}"))
 }
 
 /// The unit of an app id, and which of its entries it is.
 fn parse(aggregate: &str, id: &str) -> Option<(Unit, usize)> {
     let (name, entry) = id.strip_prefix("deltaworks/")?.rsplit_once('/')?;
-    let entry = ["generation", "pin", "definition"].iter().position(|known| *known == entry)?;
+    let entry = ENTRIES.iter().position(|known| *known == entry)?;
     let (granularity, date) = name.strip_prefix(aggregate)?.strip_prefix('/')?.split_once('/')?;
     let (granularity, window_date) = (granularity.parse().ok()?, date.parse().ok()?);
     let unit = Unit { aggregate: aggregate.to_owned(), granularity, window_date };
@@ -106,6 +126,10 @@ mod tests {
         {
             txns.insert(other.into(), 4);
         }
+        for (unit, entry) in &ours {
+            assert_eq!(read_entry(unit, &txns), Ok(Some(*entry)));
+        }
+        assert_eq!(read_entry(&unit("a", "5m", 2), &txns), Ok(None));
         assert_eq!(read_ledger("a", &txns), Ok(ours));
         assert_eq!(entry(1).write(&unit("a", "60m", 5))[0].0, "deltaworks/a/1h/2026-01-05/generation");
     }
@@ -118,8 +142,10 @@ mod tests {
             let mut less = whole.clone();
             less.remove(id);
             assert_eq!(read_ledger("a", &less), Err(BrokenEntry(unit.clone())), "without {id}");
+            assert_eq!(read_entry(&unit, &less), Err(BrokenEntry(unit.clone())), "without {id}");
             less.insert(id.clone(), -1);
             assert_eq!(read_ledger("a", &less), Err(BrokenEntry(unit.clone())), "{id} is -1");
+            assert_eq!(read_entry(&unit, &less), Err(BrokenEntry(unit.clone())), "{id} is -1");
         }
         assert_eq!(BrokenEntry(unit).to_string(), "the ledger entries of unit `a/5m/2026-01-01` are not complete");
     }

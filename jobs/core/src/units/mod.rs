@@ -19,7 +19,7 @@ mod plan;
 mod tests;
 
 pub use fingerprint::{Fingerprint, NotAFingerprint};
-pub use ledger::{BrokenEntry, Entry, read_ledger};
+pub use ledger::{BrokenEntry, Entry, read_entry, read_ledger};
 pub use pin::{Pin, covered_bound};
 pub use plan::{Facts, Idle, Ids, Interval, Last, Plan, Reason, Refusal, Removed, plan, window_dates};
 
