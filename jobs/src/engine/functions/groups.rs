@@ -166,15 +166,23 @@ impl<F: Function + Clone> GroupsAccumulator for PerGroup<F> {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let mut each = Self::new(self.function.clone());
-        let rows = values[0].len();
-        each.update_batch(values, &(0..rows).collect::<Vec<_>>(), opt_filter, rows)?;
-        each.state(EmitTo::All)
+        state_of_each(Self::new(self.function.clone()), values, opt_filter)
     }
 
     fn size(&self) -> usize {
         size_of::<Self>() + self.groups.list.capacity() * size_of::<F::Summary>() + self.groups.heap_bytes
     }
+}
+
+/// The state of every row as if it were a group of its own; `groups` has none yet.
+pub(super) fn state_of_each(
+    mut groups: impl GroupsAccumulator,
+    values: &[ArrayRef],
+    filter: Option<&BooleanArray>,
+) -> Result<Vec<ArrayRef>> {
+    let rows = values[0].len();
+    groups.update_batch(values, &(0..rows).collect::<Vec<_>>(), filter, rows)?;
+    groups.state(EmitTo::All)
 }
 
 /// One group, for a query without GROUP BY or over a window.

@@ -6,7 +6,7 @@
 //!
 //! States are lists of values in ascending order.
 
-use super::groups::{Peek, Rows};
+use super::groups::{Peek, Rows, state_of_each};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat;
@@ -267,10 +267,7 @@ impl<F: OfValues> GroupsAccumulator for AllValues<F> {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let mut each = Self::new(self.function.clone());
-        let rows = values[0].len();
-        each.update_batch(values, &(0..rows).collect::<Vec<_>>(), opt_filter, rows)?;
-        each.state(EmitTo::All)
+        state_of_each(Self::new(self.function.clone()), values, opt_filter)
     }
 
     fn size(&self) -> usize {
