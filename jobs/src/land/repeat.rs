@@ -29,14 +29,6 @@ impl RepeatMemory {
         Self { rows_max, row: 0, turn: rows_max, young: HashMap::default(), old: HashMap::default() }
     }
 
-    /// Looks an id up that is soon observed, to have its place in the processor's cache: lookups that
-    /// wait for nothing wait together.
-    #[must_use]
-    pub fn touch(&self, id_hash: Option<u128>) -> bool {
-        let hash = id_hash.map_or(0, |h| h as u64);
-        self.young.contains_key(&hash) | self.old.contains_key(&hash)
-    }
-
     /// Takes in the id of the next landed row; says whether it was among the last N.
     pub fn observe(&mut self, id_hash: Option<u128>) -> bool {
         if self.rows_max == 0 {

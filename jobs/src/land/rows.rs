@@ -63,12 +63,8 @@ impl Stamps {
         self.event_date.push(event_date(stamp.event_us));
     }
 
-    /// Partitions and ids of the rows pushed since `_repeat` was decided last, in their order.
-    pub fn undecided(&self) -> impl Iterator<Item = (i32, Option<u128>)> {
-        self.partition[self.repeat.len()..].iter().copied().zip(self.id_hash.iter().copied())
-    }
-
-    /// Decides `_repeat` of these rows; `observe` takes a partition and an id.
+    /// Decides `_repeat` of the rows pushed since the last call, in their order; `observe` takes a
+    /// partition and an id.
     pub fn mark_repeats(&mut self, mut observe: impl FnMut(i32, Option<u128>) -> bool) {
         let new = self.partition[self.repeat.len()..].iter().zip(self.id_hash.drain(..));
         self.repeat.extend(new.map(|(partition, id)| observe(*partition, id)));

@@ -233,9 +233,6 @@ impl Worker {
     /// After a chunk and not row by row: each lookup misses the processor's cache, and neighbours can
     /// be waited for together.
     fn mark_repeats(&mut self) {
-        let memory = |partition: i32| self.owned.get(partition as usize)?.as_ref().map(|owned| &owned.repeats);
-        let touch = |(partition, id)| memory(partition).is_some_and(|repeats| repeats.touch(id));
-        std::hint::black_box(self.stamps.undecided().filter(|row| touch(*row)).count());
         let owned = &mut self.owned;
         self.stamps.mark_repeats(|partition, id| {
             let owned = owned.get_mut(partition as usize).and_then(Option::as_mut);
