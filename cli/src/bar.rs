@@ -4,31 +4,20 @@
 
 use crate::logging::Screen;
 use deltaworks_jobs::batch::meter::Meter;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-const TICK: Duration = Duration::from_millis(250);
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows the meter until `stop`.
 pub async fn watch(meter: Arc<Meter>, screen: Screen, stop: CancellationToken) {
-    let bar = screen.live.then(|| {
-        let bar = screen.bars.add(ProgressBar::new(0));
-        let style = ProgressStyle::with_template("{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}");
-        if let Ok(style) = style {
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
-        }
-        bar.set_prefix("batch");
-        bar
-    });
+    let bar = screen.bar("batch", "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}");
     let (mut at, mut rows_before) = (Instant::now(), 0);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(if screen.live { TICK } else { LOG_EVERY }) => {}
+            () = tokio::time::sleep(screen.every()) => {}
         }
         let [units, done, bytes, read, rows] =
             [&meter.units, &meter.units_done, &meter.bytes, &meter.bytes_read, &meter.rows].map(|n| n.load(Relaxed));

@@ -6,23 +6,19 @@
 use crate::logging::Screen;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::land::meter::Meter;
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-const TICK: Duration = Duration::from_millis(250);
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows the meters until `stop`.
 pub async fn watch(meters: Vec<Arc<Meter>>, screen: Screen, bounded: bool, clock: Clock, stop: CancellationToken) {
     let mut lines: Vec<Line> = meters.into_iter().map(|meter| Line::new(meter, &screen, bounded)).collect();
-    let every = if screen.live { TICK } else { LOG_EVERY };
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(screen.every()) => {}
         }
         for line in &mut lines {
             line.show(clock.now_ms());
@@ -46,19 +42,12 @@ struct Line {
 
 impl Line {
     fn new(meter: Arc<Meter>, screen: &Screen, bounded: bool) -> Self {
-        let bar = screen.live.then(|| {
-            let bar = screen.bars.add(ProgressBar::new(0));
-            let template = if bounded {
-                "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}"
-            } else {
-                "{prefix:.bold} {spinner} {msg}"
-            };
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
-            }
-            bar.set_prefix(meter.pipeline.clone());
-            bar
-        });
+        let template = if bounded {
+            "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}"
+        } else {
+            "{prefix:.bold} {spinner} {msg}"
+        };
+        let bar = screen.bar(&meter.pipeline, template);
         Self { meter, bar, bounded, at: Instant::now(), messages: 0, bytes: 0 }
     }
 

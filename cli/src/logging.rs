@@ -1,8 +1,9 @@
 //! Logs on stderr, kept out of the way of progress bars.
 
 use crate::args::{Global, LogFormat};
-use indicatif::MultiProgress;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -13,6 +14,25 @@ pub struct Screen {
     pub bars: MultiProgress,
     /// Whether there is anybody to look at them.
     pub live: bool,
+}
+
+impl Screen {
+    /// A new bar, if anybody looks.
+    pub fn bar(&self, prefix: &str, template: &str) -> Option<ProgressBar> {
+        self.live.then(|| {
+            let bar = self.bars.add(ProgressBar::new(0));
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+            }
+            bar.set_prefix(prefix.to_owned());
+            bar
+        })
+    }
+
+    /// How often figures are shown: on a bar, or else as log fields.
+    pub const fn every(&self) -> Duration {
+        if self.live { Duration::from_millis(250) } else { Duration::from_secs(10) }
+    }
 }
 
 /// Starts logging. `DELTAWORKS_LOG` sets the filter, in the syntax of `RUST_LOG`.
