@@ -6,9 +6,10 @@
 use crate::args::{Demo, Format};
 use crate::ending::Ending;
 use crate::output;
+use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::kafka::mock::Mock;
 use deltaworks_jobs::kafka::producer::{Outgoing, Producer};
-use deltaworks_jobs::land::inspect;
+use deltaworks_jobs::land::inspect::{self, TableStatus};
 use deltaworks_jobs::project::settings::Settings;
 use deltaworks_jobs::{Class, Error, Result, Stage, engine, project};
 use jiff::{SignedDuration, Timestamp};
@@ -209,16 +210,18 @@ fn send(producer: &Producer, event: &[u8]) -> Result<()> {
     producer.send(TOPIC, Outgoing { key: camera, payload: Some(event), ..Outgoing::default() })
 }
 
+async fn tables(settings: &Settings) -> Result<Vec<TableStatus>> {
+    inspect::status(settings, &settings.pipelines, false, &Clock::system()).await
+}
+
 async fn landed(settings: &Settings) -> Result<u64> {
-    let tables =
-        inspect::status(settings, &settings.pipelines, false, &deltaworks_jobs::clock::Clock::system()).await?;
+    let tables = tables(settings).await?;
     Ok(tables.iter().filter(|t| t.table.starts_with("raw.")).map(|t| t.rows).sum())
 }
 
 /// The version of the batch table.
 async fn version(settings: &Settings) -> Result<i64> {
-    let tables =
-        inspect::status(settings, &settings.pipelines, false, &deltaworks_jobs::clock::Clock::system()).await?;
+    let tables = tables(settings).await?;
     let batch = tables.iter().find(|t| t.table == "batch.avg_speed");
     batch.map(|t| t.version).ok_or_else(|| Error::new(Stage::Batch, Class::Internal, "batch made no table"))
 }
