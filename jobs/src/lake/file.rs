@@ -46,13 +46,14 @@ pub struct FileProfile {
     schema: SchemaRef,
     unique: Vec<String>,
     steady: Vec<String>,
+    room: usize,
 }
 
 impl FileProfile {
     /// Files of `schema`: the table's columns without the partition columns.
     #[must_use]
     pub const fn new(schema: SchemaRef) -> Self {
-        Self { schema, unique: Vec::new(), steady: Vec::new() }
+        Self { schema, unique: Vec::new(), steady: Vec::new(), room: 0 }
     }
 
     /// Text and binary columns (dotted) whose values hardly repeat: ids, payloads.
@@ -66,6 +67,13 @@ impl FileProfile {
     #[must_use]
     pub fn steady<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
         self.steady.extend(columns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Makes room for a file of so many bytes at once: one that outgrows its memory is copied again and again.
+    #[must_use]
+    pub const fn room(mut self, bytes: usize) -> Self {
+        self.room = bytes;
         self
     }
 
@@ -195,7 +203,8 @@ impl FileEncoder {
 }
 
 fn begin(profile: &FileProfile) -> Result<ArrowWriter<Vec<u8>>> {
-    ArrowWriter::try_new(Vec::new(), profile.schema.clone(), Some(profile.properties())).map_err(parquet)
+    let room = Vec::with_capacity(profile.room);
+    ArrowWriter::try_new(room, profile.schema.clone(), Some(profile.properties())).map_err(parquet)
 }
 
 /// Encodes all `batches` into one file; blocks.

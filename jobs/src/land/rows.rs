@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Values of the partition columns, in their order.
 type Values = Vec<Option<String>>;
 
+/// Rows in memory take more than this many times the bytes that their file takes, mostly.
+const ENCODED_SHARE: usize = 4;
+
 /// Microseconds of a UTC day.
 const DAY_US: i64 = 86_400_000_000;
 
@@ -82,7 +85,7 @@ impl Stamps {
             .iter()
             .map(|field| -> ArrayRef {
                 match field.name().as_str() {
-                    "_topic" => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(topic, rows))),
+                    "_topic" => Arc::new(StringArray::new_repeated(topic, rows)),
                     "_partition" => Arc::new(Int32Array::from(std::mem::take(&mut stamps.partition))),
                     "_offset" => Arc::new(Int64Array::from(std::mem::take(&mut stamps.offset))),
                     "_kafka_time" => Arc::new(
@@ -184,7 +187,7 @@ impl Rejects {
             .iter()
             .map(|field| -> ArrayRef {
                 match field.name().as_str() {
-                    "_topic" => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(topic, rows))),
+                    "_topic" => Arc::new(StringArray::new_repeated(topic, rows)),
                     "_partition" => Arc::new(Int32Array::from(std::mem::take(&mut taken.partition))),
                     "_offset" => Arc::new(Int64Array::from(std::mem::take(&mut taken.offset))),
                     "_kafka_time" => Arc::new(
@@ -254,6 +257,7 @@ pub fn encode_split(
 ) -> Result<Vec<(PartitionValues, EncodedFile)>> {
     let mut files = Vec::new();
     for (values, rows) in split(batches, by)? {
+        let bytes: usize = rows.iter().map(slice_bytes).sum();
         // batches are freed one by one as they are encoded
         let columns = rows.into_iter().map(|mut batch| {
             for name in by {
@@ -262,10 +266,16 @@ pub fn encode_split(
             }
             Ok(batch)
         });
-        let file = encode(profile, columns)?;
+        let file = encode(&profile.clone().room(bytes / ENCODED_SHARE), columns)?;
         files.push((by.iter().cloned().zip(values).collect(), file));
     }
     Ok(files)
+}
+
+/// Bytes that the rows of a batch take, not counting what it shares with others.
+fn slice_bytes(batch: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    batch.columns().iter().map(bytes).sum()
 }
 
 /// Splits batches by the values of the partition columns, in their order; `None` is null. Rows keep

@@ -1,4 +1,4 @@
-//! How deep objects and arrays are nested, without recursion and before anything parses them.
+//! How deep objects and arrays are nested, without recursion and before anything looks inside them.
 
 /// Whether `payload` nests deeper than `depth_max`; 1 is a flat object. Counts brackets outside of
 /// strings, whether or not the text is JSON otherwise.

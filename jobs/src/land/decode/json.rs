@@ -1,7 +1,8 @@
 //! JSON messages, judged by the contract.
 //!
-//! The steps, each of which refuses before the next one looks: size, UTF-8, depth, the grammar of
-//! the whole payload, exactly one object, repeated keys, the fields, the event time. Of several bad
+//! What is wrong with a message is said in this order: size, UTF-8, depth, the grammar of the whole
+//! payload, exactly one object, repeated keys, the fields, the event time. (Depth is only counted
+//! where the grammar shows something nested or is broken: nothing before [`JsonDecoder::fill`] recurses.) Of several bad
 //! fields the one to blame is the first by reason (in the order of [`Reason::ALL`]), then by the
 //! contract's order.
 //!
@@ -140,16 +141,22 @@ impl JsonDecoder {
             let (is, max) = (payload.len(), self.payload_bytes_max);
             return Err(refuse(Reason::TooLarge, format!("the payload has {is} bytes, at most {max} are allowed")));
         }
-        let Some(Ok(text)) = message.payload_text() else { return Err(not_utf8(payload)) };
-        if depth::too_deep(payload, self.depth_max) {
+        message.payload_text().and_then(Result::ok).ok_or_else(|| not_utf8(payload))
+    }
+
+    /// Cuts the payload into the texts of its fields, and judges its depth before anything else.
+    fn read(&mut self, text: &str) -> Judged<Found> {
+        let found = self.cut(text);
+        // an object of plain values is as deep as any object
+        let shallow = self.depth_max > 0 && found.as_ref().is_ok_and(|found| !found.nested);
+        if !shallow && depth::too_deep(text.as_bytes(), self.depth_max) {
             let max = self.depth_max;
             return Err(refuse(Reason::TooDeep, format!("nested deeper than the {max} levels that are allowed")));
         }
-        Ok(text)
+        found
     }
 
-    /// Cuts the payload into the texts of its fields.
-    fn read(&mut self, text: &str) -> Judged<Found> {
+    fn cut(&mut self, text: &str) -> Judged<Found> {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(no_object(text));
         }
@@ -159,11 +166,9 @@ impl JsonDecoder {
             extra.scratch.clear();
             &mut extra.scratch
         });
-        let mut de = serde_json::Deserializer::from_str(text);
         let Scratch { slots, unknown, .. } = &mut self.scratch;
-        let found = object::read(&mut de, text, &mut self.keys, slots, unknown, kept).map_err(not_json)?;
-        de.end().map_err(|_| no_object(text))?;
-        Ok(found)
+        let found = object::read(text, &mut self.keys, slots, unknown, kept).map_err(not_json)?;
+        found.ok_or_else(|| no_object(text))
     }
 
     /// Judges all columns in the contract's order and appends their values.

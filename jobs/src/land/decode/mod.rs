@@ -6,6 +6,7 @@
 
 mod columns;
 mod depth;
+mod flat;
 mod ids;
 pub mod json;
 mod leaf;

@@ -208,9 +208,9 @@ fn push_object(token: &str, keys: &mut Keys, fields: &mut [Node], scratch: &mut 
     }
     let base = object::room(&mut scratch.slots, keys);
     let slots = &mut scratch.slots[base..];
-    let mut de = serde_json::Deserializer::from_str(token);
-    let found = object::read(&mut de, token, keys, slots, &mut scratch.unknown, None)
-        .map_err(|error| refuse(Reason::NotJson, format!("inside of the object: {error}")))?;
+    let found = object::read(token, keys, slots, &mut scratch.unknown, None)
+        .map_err(|error| refuse(Reason::NotJson, format!("inside of the object: {error}")))?
+        .ok_or_else(|| expected("one object", token))?;
     let mut worst = judge_found(found, scratch.refuse_extra)?;
     for (at, node) in fields.iter_mut().enumerate() {
         let cell = scratch.slots[base + at].of(token).map_or(Cell::Absent, Cell::Json);

@@ -4,16 +4,17 @@
 //! repeated and unknown keys. What a field's text means is [`super::node`]'s business.
 //!
 //! Keys are guessed: after a key comes the one that came after it in the last message. A wrong
-//! guess costs a hash lookup.
+//! guess costs a hash lookup. Most objects need not come this way at all: see [`super::flat`].
 
+use super::flat;
 use hashbrown::{HashMap, HashSet};
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
-use serde_json::de::StrRead;
 use serde_json::value::RawValue;
 use std::fmt;
 use xxhash_rust::xxh3::xxh3_128;
 
-const NONE: u32 = u32::MAX;
+/// The number of a key that the contract does not know.
+pub(super) const NONE: u32 = u32::MAX;
 /// Up to this many unknown keys are compared one by one; more go into a set, so that an object of
 /// a million unknown keys does not take a million squared steps.
 const LINEAR_MAX: usize = 32;
@@ -25,6 +26,8 @@ pub(super) struct Keys {
     index: HashMap<Box<str>, u32>,
     /// The key that last came after each one; the first entry is for the object's start.
     next: Vec<u32>,
+    /// Whether every name stands in JSON as it is here.
+    unescaped: bool,
 }
 
 /// Where a field's JSON text lies in the text of its object.
@@ -36,6 +39,14 @@ pub(super) struct Slot {
 
 impl Slot {
     const ABSENT: Self = Self { start: NONE, end: NONE };
+
+    pub(super) const fn new(start: u32, end: u32) -> Self {
+        Self { start, end }
+    }
+
+    pub(super) const fn is_absent(self) -> bool {
+        self.start == NONE
+    }
 
     /// The field's text, or `None` if the object does not have it.
     pub(super) fn of(self, text: &str) -> Option<&str> {
@@ -60,6 +71,8 @@ pub(super) struct Found {
     pub(super) extra: Option<String>,
     /// The first kept field that holds half of a surrogate pair.
     pub(super) broken: Option<String>,
+    /// Whether a value is an object or an array.
+    pub(super) nested: bool,
 }
 
 impl Keys {
@@ -67,18 +80,32 @@ impl Keys {
         let names: Vec<Box<str>> = names.into_iter().map(Box::from).collect();
         let index = names.iter().zip(0..).map(|(name, i)| (name.clone(), i)).collect();
         let next = (0..names.len() as u32).chain([NONE]).collect();
-        Self { names, index, next }
+        let unescaped = names.iter().all(|name| flat::is_plain(name.as_bytes()) && !name.contains('"'));
+        Self { names, index, next, unescaped }
     }
 
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
 
+    /// Whether every name stands in JSON as it is in the contract.
+    pub(super) const fn unescaped(&self) -> bool {
+        self.unescaped
+    }
+
+    /// The key that should come after another one; `before` is as in [`Self::find`].
+    #[inline]
+    pub(super) fn guess(&self, before: usize) -> Option<(u32, &str)> {
+        let guess = self.next[before];
+        self.names.get(guess as usize).map(|name| (guess, &**name))
+    }
+
     /// The number of `key`, or `NONE`; `before` is the number of the known key before it, plus 1.
     #[inline]
-    fn find(&mut self, before: usize, key: &str) -> u32 {
-        let guess = self.next[before];
-        if self.names.get(guess as usize).is_some_and(|name| **name == *key) {
+    pub(super) fn find(&mut self, before: usize, key: &str) -> u32 {
+        if let Some((guess, name)) = self.guess(before)
+            && name == key
+        {
             return guess;
         }
         let found = self.index.get(key).copied().unwrap_or(NONE);
@@ -105,24 +132,40 @@ impl Unknown {
     }
 }
 
-/// Reads the next object of `de`, whose input is `text`, into one slot per key.
+/// Reads an object into one slot per key; `None` if something follows it.
 ///
 /// `kept` collects unknown fields as the inside of a JSON object.
 ///
 /// # Errors
 /// The grammar is broken. The error's text holds nothing of the input.
-pub(super) fn read<'de>(
-    de: &mut serde_json::Deserializer<StrRead<'de>>,
-    text: &'de str,
+pub(super) fn read(
+    text: &str,
     keys: &mut Keys,
     slots: &mut [Slot],
     unknown: &mut Unknown,
     kept: Option<&mut Vec<u8>>,
-) -> serde_json::Result<Found> {
+) -> serde_json::Result<Option<Found>> {
+    slots.fill(Slot::ABSENT);
+    match flat::read(text, keys, slots) {
+        Some(nested) => Ok(Some(Found { nested, ..Found::default() })),
+        None => read_long(text, keys, slots, unknown, kept),
+    }
+}
+
+/// As [`read`], whatever the object is like.
+pub(super) fn read_long(
+    text: &str,
+    keys: &mut Keys,
+    slots: &mut [Slot],
+    unknown: &mut Unknown,
+    kept: Option<&mut Vec<u8>>,
+) -> serde_json::Result<Option<Found>> {
     slots.fill(Slot::ABSENT);
     unknown.hashes.clear();
     unknown.many.clear();
-    serde::Deserializer::deserialize_map(de, ObjectVisitor { text, keys, slots, unknown, kept })
+    let mut de = serde_json::Deserializer::from_str(text);
+    let found = serde::Deserializer::deserialize_map(&mut de, ObjectVisitor { text, keys, slots, unknown, kept })?;
+    Ok(de.end().is_ok().then_some(found))
 }
 
 /// Makes room for one slot per key at the end of `slots`.
@@ -153,12 +196,13 @@ impl<'de> Visitor<'de> for ObjectVisitor<'de, '_> {
         while let Some(key) = map.next_key_seed(KeySeed { keys: self.keys, before, unknown: self.unknown })? {
             let value: &'de RawValue = map.next_value()?;
             let value = value.get();
+            found.nested |= value.starts_with(['{', '[']);
             let Some(slot) = self.slots.get_mut(key as usize) else {
                 self.unknown_field(value, &mut found);
                 continue;
             };
             before = key as usize + 1;
-            if slot.start != NONE {
+            if !slot.is_absent() {
                 found.duplicate.get_or_insert_with(|| self.keys.names[key as usize].to_string());
                 continue;
             }
@@ -166,7 +210,7 @@ impl<'de> Visitor<'de> for ObjectVisitor<'de, '_> {
             let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + value.len())) else {
                 return Err(A::Error::custom("the text is larger than 4 GiB"));
             };
-            *slot = Slot { start, end };
+            *slot = Slot::new(start, end);
         }
         Ok(found)
     }
@@ -259,8 +303,7 @@ mod tests {
         let mut keys = Keys::new(["a", "b", "c"]);
         let (mut slots, mut unknown, mut kept) = (Vec::new(), Unknown::default(), Vec::new());
         room(&mut slots, &keys);
-        let mut de = serde_json::Deserializer::from_str(text);
-        let found = read(&mut de, text, &mut keys, &mut slots, &mut unknown, Some(&mut kept))?;
+        let found = read(text, &mut keys, &mut slots, &mut unknown, Some(&mut kept))?.unwrap();
         let texts = slots.iter().map(|s| s.of(text).map(str::to_owned)).collect();
         Ok((texts, found, String::from_utf8(kept).unwrap()))
     }
