@@ -73,12 +73,13 @@ $(airflow_venv)/complete: fixtures/e2e/airflow/requirements.txt
 	$(airflow_venv)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-bench: services-start ## throughput against a plain loop (release build); needs Kafka and MinIO
-	eval "$$($(services) env)"; cargo bench --workspace --bench landing
+# BENCH_ONLY=landing or batch runs one part.
+bench: services-start $(venv)/complete ## speed and memory against a plain loop, DuckDB and Polars (release build)
+	eval "$$($(services) env)"; export BENCH_PYTHON="$(abspath $(venv))/bin/python"; cargo bench --workspace --bench speed
 
 # Built as `bench` builds it: another selection would give dependencies other features.
 soak: build services-start ## the kill loops with the release binary, ten minutes each (DELTAWORKS_SOAK_SECONDS)
-	cargo bench --workspace --bench landing --no-run
+	cargo bench --workspace --bench speed --no-run
 	eval "$$($(services) env)"; \
 	DELTAWORKS_BINARY="$(abspath $(target))/release/deltaworks" DELTAWORKS_SOAK_SECONDS="$${DELTAWORKS_SOAK_SECONDS:-600}" \
 		cargo test --workspace --test it -- --ignored e2e::kills --nocapture

@@ -4,7 +4,7 @@ use super::generate::{Event, EventKind, unquoted};
 use crate::error::{Class, Error, Result, Stage};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -21,16 +21,16 @@ impl Lines {
     /// Opens a file; `key` is the dotted path of the field that becomes the message key.
     pub fn open(path: &Path, key: Option<&str>) -> Result<Self> {
         let failed = |e: std::io::Error| unreadable(path, e);
-        let mut head = [0; 2];
-        let packed = match File::open(path).map_err(failed)?.read_exact(&mut head) {
-            Ok(()) => head == GZIP,
-            Err(_) => false,
-        };
-        let file = File::open(path).map_err(failed)?;
+        let mut file = File::open(path).map_err(failed)?;
+        // a pipe gives its bytes once, so the head is put back before the rest
+        let mut head = Vec::new();
+        Read::by_ref(&mut file).take(GZIP.len() as u64).read_to_end(&mut head).map_err(failed)?;
+        let packed = head == GZIP;
+        let whole = Cursor::new(head).chain(file);
         let reader: Box<dyn BufRead> = if packed {
-            Box::new(BufReader::new(MultiGzDecoder::new(file)))
+            Box::new(BufReader::new(MultiGzDecoder::new(whole)))
         } else {
-            Box::new(BufReader::with_capacity(1 << 16, file))
+            Box::new(BufReader::with_capacity(1 << 16, whole))
         };
         let key = key.map(|k| k.split('.').map(str::to_owned).collect());
         Ok(Self { path: path.to_owned(), reader, key, number: 0 })

@@ -1,60 +1,31 @@
-//! `make bench`: what landing costs, against a loop without guarantees, in one run.
+//! What landing costs, against a loop without guarantees.
 //!
 //! Both are whole processes on the same topics, in turn: this program started again as the limit
-//! (`limit.rs`), and `deltaworks stream --until-caught-up` with its default configuration. Measured
-//! are CPU seconds and peak memory as the kernel counts them. The last line is JSON; figures are
-//! medians, ratios are of medians.
+//! (`limit.rs`), and `deltaworks stream --until-caught-up` with its default configuration.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark may stop"
-)]
-
-mod limit;
-
+use super::measure::{Cost, measure, median, number};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 const PARTITIONS: &str = "4";
 
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    if let [_, mode, brokers, topic, shape, dir] = &args[..]
-        && mode == "limit"
-    {
-        let schema = if shape == "small" { limit::small() } else { limit::large() };
-        limit::run(brokers, topic, &schema, Path::new(dir));
-        return;
-    }
-    let brokers = std::env::var("DELTAWORKS_KAFKA")
-        .unwrap_or_else(|_| panic!("DELTAWORKS_KAFKA names the broker: run `make bench`, which starts one"));
-    let events = number("BENCH_EVENTS", 5_000_000);
-    let runs = number("BENCH_RUNS", 3);
-    let bench = Bench { brokers, events, folder: tempfile::tempdir().unwrap().keep() };
-    let mut result = json!({ "status": "done", "events": events, "runs": runs, "machine": machine() });
+/// Both shapes of events.
+pub fn run(brokers: &str) -> Value {
+    let (events, runs) = (number("BENCH_EVENTS", 5_000_000), number("BENCH_RUNS", 3));
+    let bench = Bench { brokers: brokers.to_owned(), events, folder: tempfile::tempdir().unwrap().keep() };
+    let mut result = json!({ "events": events, "runs": runs });
     for shape in ["small", "large"] {
         result[shape] = bench.shape(shape, runs);
     }
     std::fs::remove_dir_all(&bench.folder).unwrap();
-    println!("{result}");
+    result
 }
 
 struct Bench {
     brokers: String,
     events: u64,
     folder: PathBuf,
-}
-
-/// One process, as the kernel saw it.
-struct Cost {
-    cpu_s: f64,
-    wall_s: f64,
-    rss_mib: f64,
 }
 
 impl Bench {
@@ -118,40 +89,4 @@ impl Bench {
         let status = self.command(topic, shape, args).status().unwrap();
         assert!(status.success(), "{args:?}: {status}");
     }
-}
-
-/// Runs a command to its end; its CPU time and peak memory come from `wait4`.
-#[expect(unsafe_code, clippy::zombie_processes, reason = "`wait4` waits: the standard library has no rusage")]
-fn measure(command: &mut Command) -> Cost {
-    let began = Instant::now();
-    let child = command.spawn().unwrap();
-    let mut status = 0;
-    // SAFETY: both out-parameters live here, and the child is waited for once
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert!(libc::wait4(child.id() as i32, &raw mut status, 0, &raw mut usage) > 0);
-        usage
-    };
-    assert_eq!(status, 0, "{command:?} failed");
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-    Cost {
-        cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
-        wall_s: began.elapsed().as_secs_f64(),
-        rss_mib: usage.ru_maxrss as f64 / 1024.0,
-    }
-}
-
-fn median(costs: &mut [Cost], of: impl Fn(&Cost) -> f64) -> f64 {
-    costs.sort_by(|a, b| of(a).total_cmp(&of(b)));
-    of(&costs[costs.len() / 2])
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
-}
-
-fn machine() -> Value {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches(['\t', ' ', ':']));
-    json!({ "cpu": model, "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get) })
 }

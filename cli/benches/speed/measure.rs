@@ -1,0 +1,65 @@
+//! Whole processes, as the kernel counts them.
+
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Instant;
+
+/// One process, as the kernel saw it.
+pub struct Cost {
+    /// User and system time, seconds.
+    pub cpu_s: f64,
+    /// Seconds.
+    pub wall_s: f64,
+    /// Peak resident memory.
+    pub rss_mib: f64,
+}
+
+impl Cost {
+    /// As it is printed.
+    pub fn json(&self) -> Value {
+        json!({ "cpu_seconds": self.cpu_s, "seconds": self.wall_s, "peak_rss_mib": self.rss_mib })
+    }
+}
+
+/// Runs a command to its end, which must be a success.
+pub fn measure(command: &mut Command) -> Cost {
+    tried(command).unwrap_or_else(|| panic!("{command:?} failed"))
+}
+
+/// Runs a command to its end; `None` if it fails. CPU time and peak memory come from `wait4`.
+#[expect(unsafe_code, clippy::zombie_processes, reason = "`wait4` waits: the standard library has no rusage")]
+pub fn tried(command: &mut Command) -> Option<Cost> {
+    let began = Instant::now();
+    let child = command.spawn().unwrap();
+    let mut status = 0;
+    // SAFETY: both out-parameters live here, and the child is waited for once
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert!(libc::wait4(child.id() as i32, &raw mut status, 0, &raw mut usage) > 0);
+        usage
+    };
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    (status == 0).then(|| Cost {
+        cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        wall_s: began.elapsed().as_secs_f64(),
+        rss_mib: usage.ru_maxrss as f64 / 1024.0,
+    })
+}
+
+/// The median of one of the figures.
+pub fn median(costs: &mut [Cost], of: impl Fn(&Cost) -> f64) -> f64 {
+    costs.sort_by(|a, b| of(a).total_cmp(&of(b)));
+    of(&costs[costs.len() / 2])
+}
+
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// What it ran on.
+pub fn machine() -> Value {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches(['\t', ' ', ':']));
+    json!({ "cpu": model, "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get) })
+}
