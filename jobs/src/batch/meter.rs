@@ -15,6 +15,8 @@ pub struct Meter {
     pub bytes_read: AtomicU64,
     /// Rows read, values or ids.
     pub rows: AtomicU64,
+    /// Times that units were begun again with more buckets of keys, because memory was too small.
+    pub begun_again: AtomicU64,
 }
 
 impl Meter {

@@ -32,6 +32,10 @@ mod values;
 
 mod seconds;
 
+mod pending;
+
+mod carried;
+
 mod check;
 
 mod publish;

@@ -237,7 +237,8 @@ impl Context<'_> {
         }
         let left = work.len() as u64;
         let mut units = UnitsDone { overlapped: BTreeSet::new(), done: 0 };
-        let ended = self.carry_out(input, job, &work, &mut publishers, report, done, &mut units).await;
+        let mut fill = Fill { publishers: &mut publishers, report: &mut *report, done, units: &mut units };
+        let ended = self.carry_out(input, job, &work, &mut fill).await;
         if ended.is_err() {
             report.units.failed += left - units.done;
         }
@@ -250,24 +251,13 @@ impl Context<'_> {
         Ok(units.overlapped)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a round reads, and what it fills")]
-    async fn carry_out(
-        &self,
-        input: &Input,
-        job: &Job,
-        work: &[&Planned],
-        publishers: &mut BTreeMap<usize, Publisher>,
-        report: &mut BatchReport,
-        done: &mut Done,
-        units: &mut UnitsDone,
-    ) -> Result<()> {
+    async fn carry_out(&self, input: &Input, job: &Job, work: &[&Planned], fill: &mut Fill<'_>) -> Result<()> {
         let (compute, repin): (Vec<&Planned>, Vec<&Planned>) =
             work.iter().partition(|p| matches!(p.plan, Plan::Recompute { .. }));
         for p in repin {
-            if let (Some(publisher), Some(entry)) = (publishers.get_mut(&p.aggregate), p.entry) {
+            if let (Some(publisher), Some(entry)) = (fill.publishers.get_mut(&p.aggregate), p.entry) {
                 let published = publisher.repin(&p.unit, entry, p.pin.id()).await?;
-                report.count(published);
-                units.count(p, published);
+                fill.count(p, published);
             }
         }
         let tasks: Vec<Task> = compute.iter().filter_map(|p| task(p)).collect();
@@ -279,25 +269,36 @@ impl Context<'_> {
         let memory_bytes = self.settings.memory_bytes / DEDUP_SHARE;
         let parallel = self.options.parallel;
         let mut computing = Compute::new(input, &definitions, &tasks, parallel, memory_bytes, self.meter.clone())?;
+        let ended = self.publish_all(&mut computing, &compute, &definitions, fill).await;
+        fill.read(computing.read());
+        ended
+    }
+
+    /// Publishes units as they are finished.
+    async fn publish_all(
+        &self,
+        computing: &mut Compute<'_>,
+        compute: &[&Planned],
+        definitions: &[&Definition],
+        fill: &mut Fill<'_>,
+    ) -> Result<()> {
         loop {
             let next = tokio::select! {
-                next = computing.next() => next,
+                next = computing.next() => next?,
                 () = self.stop.cancelled() => {
-                    report.stopped = true;
-                    Ok(None)
+                    fill.report.stopped = true;
+                    None
                 }
             };
-            report.read(computing.read, &mut done.read);
-            let Some(finished) = next? else { return Ok(()) };
+            let Some(finished) = next else { return Ok(()) };
             for computed in finished {
                 let p = compute[computed.task];
-                let Some(publisher) = publishers.get_mut(&p.aggregate) else { continue };
+                let Some(publisher) = fill.publishers.get_mut(&p.aggregate) else { continue };
                 let published = publish(p, &computed, definitions[p.aggregate], publisher).await?;
-                done.pins.insert(p.pin.id());
-                report.units.computed += 1;
-                report.windows += computed.counts.windows;
-                report.count(published);
-                units.count(p, published);
+                fill.done.pins.insert(p.pin.id());
+                fill.report.units.computed += 1;
+                fill.report.windows += computed.counts.windows;
+                fill.count(p, published);
                 Meter::add(&self.meter.units_done, 1);
             }
         }
@@ -340,30 +341,31 @@ struct UnitsDone {
     done: u64,
 }
 
-impl UnitsDone {
-    fn count(&mut self, planned: &Planned, published: Published) {
-        self.done += 1;
-        if published == Published::Overlap {
-            self.overlapped.insert(planned.unit.clone());
-        }
-    }
+/// What a round publishes with, and what it fills.
+struct Fill<'r> {
+    publishers: &'r mut BTreeMap<usize, Publisher>,
+    report: &'r mut BatchReport,
+    done: &'r mut Done,
+    units: &'r mut UnitsDone,
 }
 
-impl BatchReport {
-    const fn count(&mut self, published: Published) {
+impl Fill<'_> {
+    fn count(&mut self, planned: &Planned, published: Published) {
+        self.units.done += 1;
         match published {
-            Published::Changed => self.units.changed += 1,
-            Published::Unchanged => self.units.unchanged += 1,
-            Published::Overlap => {}
+            Published::Changed => self.report.units.changed += 1,
+            Published::Unchanged => self.report.units.unchanged += 1,
+            Published::Overlap => {
+                self.units.overlapped.insert(planned.unit.clone());
+            }
         }
     }
 
-    /// Takes over what was read since `before`.
-    fn read(&mut self, now: Read, before: &mut Read) {
-        self.rows += now.rows - before.rows;
-        self.late += now.late - before.late;
-        self.duplicates += now.duplicates - before.duplicates;
-        *before = now;
+    fn read(&mut self, read: Read) {
+        self.report.rows += read.rows;
+        self.report.late += read.late;
+        self.report.duplicates += read.duplicates;
+        self.done.read.add(read);
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Job {
 pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job>> {
     let files = select(settings, &options.aggregates)?;
     let memory_bytes = settings.memory_bytes / ENGINE_SHARE;
-    let session = Session::new(&Limits { memory_bytes, parallel: options.parallel, spill: None })?;
+    let session = Session::new(&Limits { memory_bytes, parallel: options.parallel })?;
     let lookups = Lookups::load(settings, &session).await.map_err(|found| Error::from(Report::new(found)))?;
     let mut jobs: Vec<Job> = Vec::new();
     let mut wrong = Vec::new();

@@ -2,6 +2,7 @@
 
 mod guards;
 mod kit;
+mod memory;
 mod model;
 mod naive;
 mod neighbours;

@@ -24,7 +24,7 @@ pub struct Checked {
 /// # Errors
 /// Only if the engine itself cannot be set up; what is wrong with the project is in [`Checked`].
 pub async fn check(settings: &Settings) -> Result<Checked> {
-    let session = Session::new(&Limits { memory_bytes: MEMORY_BYTES, parallel: 1, spill: None })?;
+    let session = Session::new(&Limits { memory_bytes: MEMORY_BYTES, parallel: 1 })?;
     let mut checked = Checked::default();
     let lookups = match Lookups::load(settings, &session).await {
         Ok(lookups) => lookups,

@@ -9,17 +9,17 @@ use super::definition::Definition;
 use super::halves::{COUNTS, Role};
 use super::rows::{Batches, Rows};
 use super::scalars::{Bins, window_starts};
+use super::states::States;
 use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{filter_record_batch, max, min, not};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use deltalake::datafusion::common::{DataFusionError, Result as EngineResult};
 use deltalake::datafusion::physical_plan::{
     ExecutionPlan, SendableRecordBatchStream, collect_partitioned, execute_stream_partitioned,
 };
-use deltaworks_core::windows::{Granularity, Instant, Window, nests};
+use deltaworks_core::windows::{Granularity, nests};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -64,13 +64,6 @@ impl From<Life> for Take {
     }
 }
 
-/// Partial states: one row per window and key.
-#[derive(Debug, Clone)]
-pub struct States {
-    /// A key lies in one part.
-    parts: Vec<Vec<RecordBatch>>,
-}
-
 /// The result of one granularity.
 #[derive(Debug, Clone)]
 pub struct Finished {
@@ -105,69 +98,6 @@ impl Counted {
         self.late += other.late;
         self.duplicates += other.duplicates;
         self.filled += other.filled;
-    }
-}
-
-impl States {
-    /// All of them, in the schema that they are stored in.
-    pub fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
-        self.parts.iter().flatten()
-    }
-
-    /// How many rows there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.batches().map(RecordBatch::num_rows).sum()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Bytes in memory.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.batches().map(RecordBatch::get_array_memory_size).sum()
-    }
-
-    /// Those of windows that start before `at`, and the others.
-    ///
-    /// # Errors
-    /// None that data can cause.
-    pub fn split(self, at: Instant) -> Result<(Self, Self)> {
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for part in self.parts {
-            let (mut early, mut late) = (Vec::new(), Vec::new());
-            for batch in part {
-                let starts = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-                let is_early: BooleanArray = starts.values().iter().map(|start| Some(*start < at.0)).collect();
-                let filter =
-                    |mask: &BooleanArray| filter_record_batch(&batch, mask).map_err(|e| engine_error(e.into()));
-                match is_early.true_count() {
-                    0 => late.push(batch),
-                    n if n == batch.num_rows() => early.push(batch),
-                    _ => {
-                        early.push(filter(&is_early)?);
-                        late.push(filter(&not(&is_early).map_err(|e| engine_error(e.into()))?)?);
-                    }
-                }
-            }
-            before.push(early);
-            after.push(late);
-        }
-        Ok((Self { parts: before }, Self { parts: after }))
-    }
-
-    /// From the first window start to just after the last.
-    fn span(&self) -> Option<Window> {
-        let bounds = self.batches().filter_map(|b| {
-            let starts = b.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
-            Some((min(starts)?, max(starts)?))
-        });
-        let (from, to) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
-        Some(Window { start: Instant(from), end: Instant(to.saturating_add(1)) })
     }
 }
 

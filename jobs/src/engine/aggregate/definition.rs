@@ -103,6 +103,12 @@ impl Definition {
         self.canonical.lines().any(|line| line.starts_with("where ") || line.starts_with("inner join "))
     }
 
+    /// Whether there are keys beside the window.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.halves.keys() > 0
+    }
+
     /// Whether HAVING may take groups away.
     #[must_use]
     pub const fn has_having(&self) -> bool {

@@ -33,16 +33,18 @@ mod scalars;
 mod session;
 mod shape;
 mod source;
+mod states;
 mod types;
 
 pub use check::{Checked, check};
 pub use columns::{OutputColumn, RESERVED};
-pub use compute::{Bucket, Counted, Finished, Life, States, Take, is_out_of_memory};
+pub use compute::{Bucket, Counted, Finished, Life, Take, is_out_of_memory};
 pub use definition::Definition;
 pub use lookups::{Lookup, Lookups};
 pub use rows::Batches;
 pub use session::{Limits, Session};
 pub use source::Source;
+pub use states::States;
 
 /// Version of the query engine, which decides how states are kept.
 pub const ENGINE_VERSION: &str = deltalake::datafusion::DATAFUSION_VERSION;

@@ -14,6 +14,7 @@ use deltalake::datafusion::catalog::{
     MemorySchemaProvider,
 };
 use deltalake::datafusion::execution::SessionState;
+use deltalake::datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use deltalake::datafusion::execution::memory_pool::FairSpillPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::execution::session_state::SessionStateBuilder;
@@ -21,7 +22,6 @@ use deltalake::datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF, lit};
 use deltalake::datafusion::optimizer::Optimizer;
 use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Rules that are left out: they lose the names of columns when a nested field is in a join's condition.
@@ -35,8 +35,6 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Threads' worth of work at a time, at least 1.
     pub parallel: usize,
-    /// Where sorts and groupings go that do not fit; the machine's temporary folder if not given.
-    pub spill: Option<PathBuf>,
 }
 
 /// Plans and runs aggregates; cheap to clone.
@@ -56,7 +54,7 @@ impl Session {
     /// A session with our own functions.
     ///
     /// # Errors
-    /// The spill folder cannot be used.
+    /// None that a caller can cause.
     pub fn new(limits: &Limits) -> Result<Self> {
         Self::with_functions(limits, functions::all().into_iter().map(Arc::new).collect())
     }
@@ -73,10 +71,10 @@ impl Session {
             .set_str("datafusion.execution.time_zone", "UTC")
             // above 1 the probe never skips: `percentile_cont` panics when it does, and states must be compact
             .set_str("datafusion.execution.skip_partial_aggregation_probe_ratio_threshold", "1.1");
-        let mut runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)));
-        if let Some(folder) = &limits.spill {
-            runtime = runtime.with_temp_file_path(folder);
-        }
+        // nothing is spilled: states of all keys would be held in the end, so fewer keys at a time are the way out
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let pool = Arc::new(FairSpillPool::new(limits.memory_bytes));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk);
         let rules = Optimizer::new().rules.into_iter().filter(|r| !DROPPED_RULES.contains(&r.name())).collect();
         let mut state = SessionStateBuilder::new()
             .with_config(config)

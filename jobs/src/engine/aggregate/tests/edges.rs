@@ -228,7 +228,7 @@ async fn an_event_without_time_is_an_error() {
 
 #[tokio::test]
 async fn too_little_memory_is_told_apart() {
-    let small = Session::new(&Limits { memory_bytes: 200_000, parallel: 1, spill: None }).unwrap();
+    let small = Session::new(&Limits { memory_bytes: 200_000, parallel: 1 }).unwrap();
     let definition = define("SELECT town, median(stops) AS m FROM trips GROUP BY town", &small).await;
     let many: Vec<Trip> = (0..40_000).map(|n| Trip { stops: n, ..trip(n * HOUR_US, "a") }).collect();
     let parts = vec![many.chunks(4_000).map(rows).collect()];

@@ -46,7 +46,7 @@ fn rows(events: &[(&str, Option<f64>, &str)]) -> RecordBatch {
 
 #[tokio::test]
 async fn the_example_is_computed() {
-    let session = Session::new(&Limits { memory_bytes: 64 << 20, parallel: 2, spill: None }).unwrap();
+    let session = Session::new(&Limits { memory_bytes: 64 << 20, parallel: 2 }).unwrap();
     let source = Source {
         name: "camera_events".to_owned(),
         schema: schema(),

@@ -12,7 +12,7 @@ use super::{Limits, Session};
 use std::sync::OnceLock;
 
 fn session(parallel: usize) -> Session {
-    Session::new(&Limits { memory_bytes: 64 << 20, parallel, spill: None }).unwrap()
+    Session::new(&Limits { memory_bytes: 64 << 20, parallel }).unwrap()
 }
 
 /// For property tests, which are not async.
