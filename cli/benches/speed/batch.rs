@@ -188,7 +188,7 @@ impl Lake<'_> {
 
     /// Whether a peer found the same as [`Self::found`].
     fn agree(&self, ours: &Value, peer: &Value) {
-        assert_eq!(ours[0], *peer, "{}: the engines disagree", self.topic);
+        assert_eq!(ours, peer, "{}: the engines disagree", self.topic);
     }
 }
 
