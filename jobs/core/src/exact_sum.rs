@@ -24,7 +24,7 @@ pub use moments::{Divisor, ExactMoments};
 pub use state::BadState;
 
 use limbs::Limbs;
-use natural::Natural;
+use natural::{Cut, Natural};
 use state::{Reader, write_limbs, write_number};
 
 /// Values that one state may have seen.
@@ -94,18 +94,30 @@ impl ExactSum {
     /// # Errors
     /// Refuses bytes that `encode` does not write.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadState> {
+        let mut state = Self::default();
+        state.merge_encoded(bytes)?;
+        Ok(state)
+    }
+
+    /// Adds what a sum has seen that [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// As [`Self::decode`]; nothing was added.
+    pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), BadState> {
         let mut reader = Reader(bytes);
         let specials = reader.byte()?;
         if specials > NAN | PLUS | MINUS {
             return Err(BadState("its flags are unknown"));
         }
-        let state = Self { count: reader.number()?, limbs: reader.limbs()?, specials };
+        let (count, sum) = (reader.number()?, reader.written()?);
         reader.end()?;
-        let holds = specials != 0 || !state.limbs.read().1.is_zero();
-        if state.count > COUNT_MAX || state.count == 0 && holds {
+        if count > COUNT_MAX || count == 0 && (specials != 0 || !sum.is_zero()) {
             return Err(BadState("its count cannot be"));
         }
-        Ok(state)
+        self.count = self.count.saturating_add(count);
+        self.specials |= specials;
+        sum.add_to(&mut self.limbs);
+        Ok(())
     }
 
     /// Bytes held outside the value itself.
@@ -158,8 +170,14 @@ pub fn canonical(value: f64) -> f64 {
 }
 
 fn signed_quotient<const N: usize>(limbs: &Limbs<N>, divisors: &[u64]) -> f64 {
-    let (negative, magnitude, exponent) = limbs.read();
-    let value = magnitude.divided(exponent, divisors).round();
+    let (negative, value) = match (limbs.short(), divisors) {
+        (Some(short), []) => (short.negative, Cut::of(short.magnitude, short.exponent).round()),
+        (Some(short), [divisor]) => (short.negative, Cut::of(short.magnitude, short.exponent).over(*divisor).round()),
+        _ => {
+            let (negative, magnitude, exponent) = limbs.read();
+            (negative, magnitude.divided(exponent, divisors).round())
+        }
+    };
     if negative && value != 0.0 { -value } else { value }
 }
 

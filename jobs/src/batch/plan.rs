@@ -8,7 +8,7 @@
 use super::ids::share_an_id;
 use super::input::Input;
 use super::ledger;
-use super::publish::{batch_name, definition_id, ledger_of};
+use super::publish::{batch_name, definition_id, judge_grain, ledger_of};
 use super::run::BatchOptions;
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
@@ -134,6 +134,9 @@ pub async fn plan_units(
     let mut entries = Vec::new();
     for aggregate in aggregates {
         let table = lake.open_table(&batch_name(&aggregate.definition.name)).await?;
+        if let Some(table) = &table {
+            judge_grain(&aggregate.definition, table)?;
+        }
         entries.push(table.map_or_else(|| Ok(BTreeMap::new()), |t| ledger_of(&aggregate.definition.name, &t))?);
     }
     let named: BTreeSet<Fingerprint> = entries.iter().flat_map(BTreeMap::values).map(|entry| entry.pin).collect();

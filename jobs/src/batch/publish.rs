@@ -125,9 +125,39 @@ pub fn batch_table(definition: &Definition, grain: &str) -> TableSpec {
         name: batch_name(&definition.name),
         schema: Arc::new(Schema::new(fields)),
         partition_columns: UNIT.map(str::to_owned).to_vec(),
-        properties: BTreeMap::new(),
+        properties: grain(definition),
         description: Some(format!("exact windows: {grain}")),
     }
+}
+
+/// What a row is about, as the table says it: rows of different grains do not go together.
+fn grain(definition: &Definition) -> BTreeMap<String, String> {
+    let keys: Vec<&str> = definition.keys().map(|c| c.name.as_str()).collect();
+    BTreeMap::from([
+        ("deltaworks.keys".to_owned(), keys.join(",")),
+        ("deltaworks.timezone".to_owned(), definition.zone.name().unwrap_or("UTC").to_owned()),
+    ])
+}
+
+/// Whether the rows of a table have the grain of the definition.
+///
+/// # Errors
+/// [`Class::User`] if they have not.
+pub fn judge_grain(definition: &Definition, table: &Table) -> Result<()> {
+    for (property, wanted) in grain(definition) {
+        let have = table.properties().get(&property).cloned().flatten().unwrap_or_default();
+        if have != wanted {
+            let what = property.trim_start_matches("deltaworks.");
+            let message = format!(
+                "aggregate `{}` has {what} `{wanted}`, and the rows of table `{}` have `{have}`",
+                definition.name,
+                table.name()
+            );
+            return Err(Error::new(Stage::Batch, Class::User, message)
+                .hint("give the aggregate a new name: windows of another grain do not go into one table"));
+        }
+    }
+    Ok(())
 }
 
 /// The ledger of an aggregate.
@@ -180,7 +210,7 @@ impl Publisher {
         }
         let after = Entry::published(before, pin, self.definition_id);
         faults::point("before_batch_write");
-        let file = self.upload(unit, &content, after).await?;
+        let file = self.upload(unit, content, after).await?;
         faults::point("before_batch_commit");
         let done = self.commit(Change { unit: unit.clone(), before, after, rows: Some(file) }).await?;
         faults::point("after_batch_commit");
@@ -272,33 +302,38 @@ impl Publisher {
     }
 
     /// Puts the rows into a file; none for no rows.
-    async fn upload(&self, unit: &Unit, content: &[RecordBatch], entry: Entry) -> Result<Option<AddedFile>> {
+    async fn upload(&self, unit: &Unit, content: Vec<RecordBatch>, entry: Entry) -> Result<Option<AddedFile>> {
         if content.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(None);
         }
-        let whole = content.iter().map(|batch| self.with_origin(batch, entry));
-        let file = encode(&FileProfile::new(self.file_schema.clone()), whole)?;
+        let schema = self.file_schema.clone();
+        let encoded = tokio::task::spawn_blocking(move || {
+            let whole = content.iter().map(|batch| with_origin(&schema, batch, entry));
+            encode(&FileProfile::new(schema.clone()), whole)
+        });
+        let broken = |e| Error::new(Stage::Batch, Class::Internal, "encoding a file broke down").because(e);
+        let file = encoded.await.map_err(broken)??;
         self.table.sink().put(partition_of(unit), file).await.map(Some)
     }
+}
 
-    fn with_origin(&self, content: &RecordBatch, entry: Entry) -> Result<RecordBatch> {
-        let rows = content.num_rows();
-        let text =
-            |text: String| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows))) };
-        let columns = self.file_schema.fields().iter().map(|field| -> ArrayRef {
-            match field.name().as_str() {
-                "generation" => Arc::new(Int64Array::from(vec![entry.generation; rows])),
-                "pin" => text(entry.pin.to_string()),
-                "definition" => text(entry.definition.to_string()),
-                name => content
-                    .column_by_name(name)
-                    .cloned()
-                    .unwrap_or_else(|| arrow::array::new_null_array(field.data_type(), rows)),
-            }
-        });
-        RecordBatch::try_new(self.file_schema.clone(), columns.collect())
-            .map_err(|e| Error::new(Stage::Batch, Class::Internal, "rows do not fit the batch table").because(e))
-    }
+/// Rows of the batch table: what was computed, and where it comes from.
+fn with_origin(schema: &SchemaRef, content: &RecordBatch, entry: Entry) -> Result<RecordBatch> {
+    let rows = content.num_rows();
+    let text = |text: String| -> ArrayRef { Arc::new(StringArray::new_repeated(text, rows)) };
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "generation" => Arc::new(Int64Array::from(vec![entry.generation; rows])),
+            "pin" => text(entry.pin.to_string()),
+            "definition" => text(entry.definition.to_string()),
+            name => content
+                .column_by_name(name)
+                .cloned()
+                .unwrap_or_else(|| arrow::array::new_null_array(field.data_type(), rows)),
+        }
+    });
+    RecordBatch::try_new(schema.clone(), columns.collect())
+        .map_err(|e| Error::new(Stage::Batch, Class::Internal, "rows do not fit the batch table").because(e))
 }
 
 fn partition_of(unit: &Unit) -> PartitionValues {

@@ -274,7 +274,7 @@ impl Context<'_> {
         ended
     }
 
-    /// Publishes units as they are finished.
+    /// Publishes units as they are finished, while the next date is computed.
     async fn publish_all(
         &self,
         computing: &mut Compute<'_>,
@@ -282,26 +282,46 @@ impl Context<'_> {
         definitions: &[&Definition],
         fill: &mut Fill<'_>,
     ) -> Result<()> {
+        let mut finished = Vec::new();
         loop {
-            let next = tokio::select! {
-                next = computing.next() => next?,
-                () = self.stop.cancelled() => {
-                    fill.report.stopped = true;
-                    None
+            let next = async {
+                tokio::select! {
+                    next = computing.next() => next.map(|next| next.map_or(Next::End, Next::Finished)),
+                    () = self.stop.cancelled() => Ok(Next::Stopped),
                 }
             };
-            let Some(finished) = next else { return Ok(()) };
-            for computed in finished {
-                let p = compute[computed.task];
-                let Some(publisher) = fill.publishers.get_mut(&p.aggregate) else { continue };
-                let published = publish(p, &computed, definitions[p.aggregate], publisher).await?;
-                fill.done.pins.insert(p.pin.id());
-                fill.report.units.computed += 1;
-                fill.report.windows += computed.counts.windows;
-                fill.count(p, published);
-                Meter::add(&self.meter.units_done, 1);
+            let publish = self.publish_each(&finished, compute, definitions, fill);
+            let (next, published) = tokio::join!(next, publish);
+            published?;
+            match next? {
+                Next::Finished(units) => finished = units,
+                Next::End => return Ok(()),
+                Next::Stopped => {
+                    fill.report.stopped = true;
+                    return Ok(());
+                }
             }
         }
+    }
+
+    async fn publish_each(
+        &self,
+        finished: &[Computed],
+        compute: &[&Planned],
+        definitions: &[&Definition],
+        fill: &mut Fill<'_>,
+    ) -> Result<()> {
+        for computed in finished {
+            let p = compute[computed.task];
+            let Some(publisher) = fill.publishers.get_mut(&p.aggregate) else { continue };
+            let published = publish(p, computed, definitions[p.aggregate], publisher).await?;
+            fill.done.pins.insert(p.pin.id());
+            fill.report.units.computed += 1;
+            fill.report.windows += computed.counts.windows;
+            fill.count(p, published);
+            Meter::add(&self.meter.units_done, 1);
+        }
+        Ok(())
     }
 
     async fn record_pins(&self, job: &Job, work: &[&Planned]) -> Result<()> {
@@ -339,6 +359,13 @@ impl Context<'_> {
 struct UnitsDone {
     overlapped: BTreeSet<Unit>,
     done: u64,
+}
+
+/// What the next date has brought.
+enum Next {
+    Finished(Vec<Computed>),
+    End,
+    Stopped,
 }
 
 /// What a round publishes with, and what it fills.

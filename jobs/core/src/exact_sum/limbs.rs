@@ -34,6 +34,14 @@ struct Many {
     limbs: Vec<i64>,
 }
 
+/// A number of at most 128 bits: `magnitude * 2^exponent`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Short {
+    pub(super) negative: bool,
+    pub(super) magnitude: u128,
+    pub(super) exponent: i32,
+}
+
 /// A finite double as `mantissa * 2^(position - POINT)`, or a factor of a product.
 struct Parts {
     mantissa: u64,
@@ -113,10 +121,39 @@ impl<const N: usize> Limbs<N> {
         let digits = (position % 4 + magnitude.len()).div_ceil(4);
         let sign = if negative { -1 } else { 1 };
         let limbs = self.room(first, digits);
+        if digits <= 4 {
+            let mut bytes = [0; 16];
+            bytes[position % 4..position % 4 + magnitude.len()].copy_from_slice(magnitude);
+            let value = u128::from_le_bytes(bytes);
+            let pieces = [0, 32, 64, 96].map(|shift| (value >> shift) as u64 & LOW);
+            limbs.iter_mut().zip(pieces).for_each(|(limb, piece)| *limb += sign * piece as i64);
+            return;
+        }
         for (i, byte) in magnitude.iter().enumerate() {
             let at = position % 4 + i;
             limbs[at / 4] += sign * (i64::from(*byte) << (8 * (at % 4)));
         }
+    }
+
+    /// The number, if the limbs in use lie so close together that 128 bits hold them: most sums of values
+    /// of about one size. Takes no heap.
+    #[inline]
+    pub(super) fn short(&self) -> Option<Short> {
+        let limbs = self.limbs();
+        let first = limbs.iter().position(|limb| *limb != 0).unwrap_or(0);
+        let last = limbs.iter().rposition(|limb| *limb != 0).unwrap_or(0);
+        if last - first > 2 {
+            return None;
+        }
+        // by L2 the top one is below 2^63, so three of them are below 2^127
+        let value = limbs[first..=last].iter().rev().fold(0_i128, |value, limb| (value << 32) + i128::from(*limb));
+        let exponent = (32 * (usize::from(self.base) + first)) as i32 - POINT as i32;
+        Some(Short { negative: value < 0, magnitude: value.unsigned_abs(), exponent })
+    }
+
+    /// Whether it is 0.
+    pub(super) fn is_zero(&self) -> bool {
+        self.short().map_or_else(|| self.read().1.is_zero(), |short| short.magnitude == 0)
     }
 
     /// Whether it is below 0, and its magnitude as `natural * 2^exponent`.

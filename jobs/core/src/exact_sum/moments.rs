@@ -98,7 +98,7 @@ impl ExactMoments {
         let count = reader.number()?;
         let state = Self { count, special, sum: reader.limbs()?, squares: reader.limbs()? };
         reader.end()?;
-        let holds = special || !state.squares.read().1.is_zero() || !state.sum.read().1.is_zero();
+        let holds = special || !state.squares.is_zero() || !state.sum.is_zero();
         if count > COUNT_MAX || count == 0 && holds {
             return Err(BadState("its count cannot be"));
         }

@@ -141,6 +141,23 @@ impl From<u128> for Natural {
 }
 
 impl Cut {
+    /// `mantissa * 2^exponent`, exactly.
+    pub(super) const fn of(mantissa: u128, exponent: i32) -> Self {
+        Self { mantissa, exponent, more: false }
+    }
+
+    /// An exact value divided by what is not 0.
+    pub(super) fn over(self, divisor: u64) -> Self {
+        if self.mantissa == 0 {
+            return self;
+        }
+        // at least 2^127 over less than 2^64: 64 bits or more
+        let free = self.mantissa.leading_zeros();
+        let (mantissa, divisor) = (self.mantissa << free, u128::from(divisor));
+        let more = mantissa % divisor != 0;
+        Self { mantissa: mantissa / divisor, exponent: self.exponent - free as i32, more }
+    }
+
     /// The nearest double, ties to even; infinite beyond the greatest.
     pub(super) fn round(self) -> f64 {
         if self.mantissa == 0 {

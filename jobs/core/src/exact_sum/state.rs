@@ -1,6 +1,6 @@
 //! The bytes of a state: equal values have equal bytes, and bytes that no value has are refused.
 
-use super::limbs::{BYTES_MAX, Limbs};
+use super::limbs::{BYTES_MAX, Limbs, Short};
 
 /// A state that was not written by this code, or was damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +9,13 @@ pub struct BadState(pub(super) &'static str);
 
 /// Reads a state from its front.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+/// A fixed-point number as it lies in a state.
+pub(super) struct Written<'a> {
+    position: usize,
+    magnitude: &'a [u8],
+    negative: bool,
+}
 
 impl<'a> Reader<'a> {
     pub(super) fn byte(&mut self) -> Result<u8, BadState> {
@@ -47,10 +54,17 @@ impl<'a> Reader<'a> {
     /// A fixed-point number, as [`write_limbs`] writes it.
     pub(super) fn limbs<const N: usize>(&mut self) -> Result<Limbs<N>, BadState> {
         let mut limbs = Limbs::default();
+        self.written()?.add_to(&mut limbs);
+        Ok(limbs)
+    }
+
+    /// The same, not yet added to anything.
+    pub(super) fn written(&mut self) -> Result<Written<'a>, BadState> {
         let header = self.number()?;
         let (length, negative) = ((header / 2) as usize, header % 2 == 1);
         if length == 0 {
-            return if negative { Err(BadState("zero has no sign")) } else { Ok(limbs) };
+            let zero = Written { position: 0, magnitude: &[], negative };
+            return if negative { Err(BadState("zero has no sign")) } else { Ok(zero) };
         }
         let position = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         if length > BYTES_MAX || position > BYTES_MAX || position + length > BYTES_MAX {
@@ -60,8 +74,20 @@ impl<'a> Reader<'a> {
         if magnitude.first() == Some(&0) || magnitude.last() == Some(&0) {
             return Err(BadState("a number is not in its shortest form"));
         }
-        limbs.add_bytes(position, magnitude, negative);
-        Ok(limbs)
+        Ok(Written { position, magnitude, negative })
+    }
+}
+
+impl Written<'_> {
+    pub(super) fn is_zero(&self) -> bool {
+        self.magnitude.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn add_to<const N: usize>(&self, limbs: &mut Limbs<N>) {
+        if !self.is_zero() {
+            limbs.add_bytes(self.position, self.magnitude, self.negative);
+        }
     }
 }
 
@@ -76,6 +102,9 @@ pub(super) fn write_number(out: &mut Vec<u8>, mut value: u64) {
 
 /// Writes length and sign, then position and bytes of the magnitude without zero bytes at its ends.
 pub(super) fn write_limbs<const N: usize>(out: &mut Vec<u8>, limbs: &Limbs<N>) {
+    if let Some(Short { negative, magnitude, exponent }) = limbs.short() {
+        return write_short(out, negative, magnitude, exponent);
+    }
     let (negative, magnitude, exponent) = limbs.read();
     let (zeros, bytes) = magnitude.to_bytes();
     write_number(out, bytes.len() as u64 * 2 + u64::from(negative));
@@ -83,4 +112,15 @@ pub(super) fn write_limbs<const N: usize>(out: &mut Vec<u8>, limbs: &Limbs<N>) {
         write_number(out, zeros as u64 + (exponent + super::limbs::POINT as i32) as u64 / 8);
         out.extend_from_slice(&bytes);
     }
+}
+
+fn write_short(out: &mut Vec<u8>, negative: bool, magnitude: u128, exponent: i32) {
+    if magnitude == 0 {
+        return write_number(out, 0);
+    }
+    let zeros = magnitude.trailing_zeros() as usize / 8;
+    let end = 16 - magnitude.leading_zeros() as usize / 8;
+    write_number(out, (end - zeros) as u64 * 2 + u64::from(negative));
+    write_number(out, zeros as u64 + (exponent + super::limbs::POINT as i32) as u64 / 8);
+    out.extend_from_slice(&magnitude.to_le_bytes()[zeros..end]);
 }

@@ -202,3 +202,16 @@ async fn a_changed_definition_is_computed_again_and_adds_its_columns() {
     }]);
     fails(&kit, kit.options(), Class::User, "column `total`").await;
 }
+
+#[tokio::test]
+async fn another_grain_needs_another_name() {
+    let (mut kit, _) = three_days().await;
+    kit.batch_well().await;
+    let total = "SELECT sum(value) AS total, max(value) AS greatest FROM events";
+    kit.define(&[Sql { select: total, ..TOTALS }]);
+    fails(&kit, kit.options(), Class::User, "has keys ``, and the rows of table `batch.totals` have `key`").await;
+    kit.define(&[Sql { zone: "Asia/Kolkata", ..TOTALS }]);
+    fails(&kit, kit.options(), Class::User, "has timezone `Asia/Kolkata`").await;
+    kit.define(&[TOTALS]);
+    assert!(kit.batch_well().await.is_idle());
+}

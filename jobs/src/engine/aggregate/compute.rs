@@ -1,7 +1,7 @@
 //! Rows to states, states to coarser states, states to results.
 //!
-//! States are kept one row per window and key, in as many parts as there are threads. A key lies in one
-//! part, so every step after the first runs part by part. Coarser windows are rolled up from the coarsest
+//! States are kept in as many parts as there are threads, mostly one row per window and key. A key lies in
+//! one part, so every step after the first runs part by part. Coarser windows are rolled up from the coarsest
 //! ones that nest in them. Every run plans anew: a physical plan gives nothing when it is run a second
 //! time, and says nothing of it.
 
@@ -102,8 +102,9 @@ impl Counted {
 }
 
 impl Definition {
-    /// States of `rows` by base window, one per key. Streams hold at least the needed columns of the raw
-    /// table, under their names; each is read by a thread of its own.
+    /// States of `rows` by base window: one per key if they are to be stored, and for a pass too unless
+    /// memory was short. Streams hold at least the needed columns of the raw table, under their names; each
+    /// is read by a thread of its own.
     ///
     /// # Errors
     /// A stream's own error, a value that cannot be computed, or too little memory.
@@ -126,10 +127,14 @@ impl Definition {
             Life::Stored => &self.eaten.1,
         };
         let rows = Rows::new(Arc::clone(&self.source_schema), rows);
+        let parallel = self.session.parallel;
         let reduced = async {
             let (input, halves) = eaten.plan(&self.session, rows, take.bucket).await?;
-            let partial = halves.partial(input, role)?;
-            halves.reduce(halves.by_key(partial, self.session.parallel)?)
+            match take.life {
+                // rows are dealt out by key instead of states: few rows make a state, and every later step merges
+                Life::Pass => halves.partial(halves.by_key(input, parallel)?, role),
+                Life::Stored => halves.reduce(halves.by_key(halves.partial(input, role)?, parallel)?),
+            }
         };
         let reduced = reduced.await.map_err(|e| self.failed(e))?;
         self.states(reduced).await

@@ -80,8 +80,7 @@ impl Summary for ExactSum {
     }
 
     fn merge_state(&mut self, state: &[u8]) -> Result<()> {
-        self.merge(&Self::decode(state).map_err(|error| exec_datafusion_err!("{error}"))?);
-        Ok(())
+        self.merge_encoded(state).map_err(|error| exec_datafusion_err!("{error}"))
     }
 
     fn write_state(self, out: &mut Vec<u8>) {
