@@ -45,7 +45,7 @@ impl Story {
     fn begin() -> Self {
         let broker = MockBroker::start(TOPIC, PARTITIONS);
         let knobs = Knobs {
-            pipeline: vec!["lateness: 1h", "idle_after: 1000d"],
+            pipeline: vec!["lateness: 1h", "idle_after: 36500d"],
             top: vec!["aggregates: [sql/totals.sql]"],
             ..Knobs::default()
         };
