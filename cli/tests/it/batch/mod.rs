@@ -7,6 +7,7 @@ mod cases;
 mod crash;
 mod overlap;
 mod restate;
+mod try_out;
 
 use crate::harness::events::{CONTRACT, DAY_US, Values};
 use crate::harness::project::{Knobs, TOPIC};
