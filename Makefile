@@ -45,7 +45,8 @@ services-stop: ## stop what services-start started
 	$(services) stop
 
 # Tests that need a broker and a store are #[ignore]d, so that `make test` needs neither. E2E_TRUTH is the folder where
-# they leave, per landed table, NAME.jsonl (what was produced) and NAME.raw and NAME.rejects (the tables' URLs).
+# they leave, per landed table, NAME.jsonl (what was produced) and NAME.raw and NAME.rejects (the tables' URLs), and
+# NAME.windows (where batch tables are, and up to when they are complete).
 # DELTAWORKS_SOAK_SECONDS (60) is how long each kill loop goes on.
 e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO, then three other readers; needs python3 too
 	eval "$$($(services) env)"; \
@@ -57,7 +58,8 @@ e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO
 	for truth in "$$E2E_TRUTH"/*.jsonl; do \
 		raw=$$(<"$${truth%.jsonl}.raw"); rejects=$$(<"$${truth%.jsonl}.rejects"); \
 		$(venv)/bin/python fixtures/e2e/readers.py --truth "$$truth" --raw "$$raw" --rejects "$$rejects"; \
-	done
+	done; \
+	for windows in "$$E2E_TRUTH"/*.windows; do $(venv)/bin/python fixtures/e2e/windows.py "$$windows"; done
 
 $(venv)/complete: fixtures/e2e/requirements.txt
 	python3 -m venv --clear $(venv)

@@ -239,6 +239,16 @@ pub struct Batch {
     /// Print the plan as JSON and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print the windows of an aggregate that need not be in the project, and write nothing; needs an interval
+    #[arg(
+        long = "try",
+        value_name = "FILE.sql",
+        conflicts_with_all = ["aggregates", "force", "skip_exit_code", "dry_run"]
+    )]
+    pub try_file: Option<PathBuf>,
+    /// How --try prints [default: table]
+    #[arg(long, value_enum, requires = "try_file")]
+    pub format: Option<Format>,
 }
 
 /// What to do where offsets are gone.

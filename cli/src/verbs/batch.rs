@@ -1,16 +1,19 @@
 //! `batch`: compute exact windows, and publish those that changed.
 
 use super::settings;
-use crate::args::{Batch, Global};
+use crate::args::{Batch, Format, Global};
 use crate::bar;
 use crate::ending::Ending;
 use crate::logging::Screen;
+use crate::output;
 use crate::signals::Signals;
 use deltaworks_core::units::Interval;
-use deltaworks_jobs::batch::{self, BatchOptions, meter::Meter};
+use deltaworks_jobs::batch::{self, BatchOptions, Tried, TryOptions, meter::Meter};
 use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::project::settings::Settings;
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -18,20 +21,24 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Ending> {
     let settings = settings(global)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if let (Some(from), Some(to)) = (args.interval_start, args.interval_end)
+        && from >= to
+    {
+        return Err(Error::new(Stage::Batch, Class::User, format!("the interval ({from}, {to}] is empty")));
+    }
+    let parallel = args.max_parallel.map_or(cores, std::num::NonZero::get);
+    if let Some(file) = &args.try_file {
+        return try_out(&settings, args, file, parallel, global.quiet, screen).await;
+    }
     let options = BatchOptions {
         run_id: deltaworks_jobs::run_id(),
         aggregates: args.aggregates.clone(),
         interval: Interval { from: args.interval_start, to: args.interval_end },
         forced: args.force,
         granularities: args.granularities.clone(),
-        parallel: args.max_parallel.map_or(cores, std::num::NonZero::get),
+        parallel,
         input_version: args.input_version,
     };
-    if let (Some(from), Some(to)) = (args.interval_start, args.interval_end)
-        && from >= to
-    {
-        return Err(Error::new(Stage::Batch, Class::User, format!("the interval ({from}, {to}] is empty")));
-    }
     if args.dry_run {
         let (units, left) = batch::plan_only(&settings, &options).await?;
         return Ok(Ending::with(json!({ "status": "planned", "units": units, "left": left })));
@@ -57,4 +64,44 @@ pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Endin
         None => Ending::with(result),
     };
     Ok(ending.and_error(error))
+}
+
+/// Prints the windows of an aggregate that need not be in the project.
+async fn try_out(
+    settings: &Settings,
+    args: &Batch,
+    file: &Path,
+    parallel: usize,
+    quiet: bool,
+    screen: &Screen,
+) -> Result<Ending> {
+    let (Some(from), Some(to)) = (args.interval_start, args.interval_end) else {
+        return Err(Error::new(Stage::Batch, Class::User, "`--try` needs an interval").hint(
+            "add `--interval-start TIME --interval-end TIME`, RFC 3339 with offset: windows that end after the one and \
+             by the other are computed",
+        ));
+    };
+    let options = TryOptions {
+        file: file.to_path_buf(),
+        from,
+        to,
+        granularities: args.granularities.clone(),
+        parallel,
+        input_version: args.input_version,
+    };
+    let (meter, done) = (Arc::new(Meter::default()), CancellationToken::new());
+    let watching = tokio::spawn(bar::watch(meter.clone(), screen.clone(), done.clone()));
+    let tried = batch::try_out(settings, &options, &meter).await;
+    done.cancel();
+    // the line has to be gone before the rows are printed
+    let _ = watching.await;
+    let Tried { rows, open, valid_through } = tried?;
+    output::rows(rows, args.format.unwrap_or(Format::Table), None).await?;
+    if !quiet && valid_through.is_none_or(|through| through < to) {
+        let through = valid_through.map_or_else(|| "no instant yet".to_owned(), |through| through.to_string());
+        output::talk(&format!(
+            "raw is valid through {through}: windows that end later are left out, {open} of them on dates that have events"
+        ));
+    }
+    Ok(Ending::done())
 }

@@ -42,7 +42,11 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Status(verb) => status::run(global, verb).await,
         Verb::Reset(verb) => reset::run(global, verb).await,
     };
-    let asks = matches!(args.verb, Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_));
+    let asks = match &args.verb {
+        Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_) => true,
+        Verb::Batch(verb) => verb.try_file.is_some(),
+        _ => false,
+    };
     match ending {
         Ok(ending) => ending,
         // stdout of a question is its answer, and nothing else

@@ -2,7 +2,7 @@
 //!
 //! The mock cannot look offsets up by time, so a start at an instant is tested against a real broker.
 
-use crate::harness::project::TOPIC;
+use crate::harness::project::{Knobs, TOPIC};
 use crate::harness::{Ended, Event, Feed, MockBroker, Project, Rng};
 
 const PARTITIONS: i32 = 4;
@@ -26,6 +26,24 @@ fn latest_leaves_the_past_alone_and_later_runs_ignore_start() {
     feed.send(&broker, PARTITIONS, &Event::mix(&mut rng, 13, 10));
     assert_eq!(catch_up_from(&project, "latest").expect(0).messages(), 13);
     feed.verify(&project);
+}
+
+/// Also if it is over before anybody looks at the broker's watermarks a second time.
+#[test]
+fn a_short_run_says_how_far_quiet_partitions_are_complete() {
+    let broker = MockBroker::start(TOPIC, PARTITIONS);
+    let project =
+        Project::with(&broker, &Knobs { pipeline: vec!["lateness: 1h", "idle_after: 5m"], ..Knobs::default() });
+    let mut feed = Feed::new();
+    for _ in 0..6 {
+        let begun = jiff::Timestamp::now();
+        // event times lie in 2024, and at least three partitions have nothing new
+        feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(54), 1, 0));
+        let ended = project.catch_up().expect(0);
+        let through: jiff::Timestamp = ended.pipeline()["valid_through"].as_str().unwrap().parse().unwrap();
+        let quiet = begun - (jiff::SignedDuration::from_hours(1) + jiff::SignedDuration::from_mins(5));
+        assert!(through > quiet - jiff::SignedDuration::from_millis(1), "{through} and not {quiet}");
+    }
 }
 
 #[test]

@@ -10,10 +10,11 @@
 //!
 //! A run reads the files of a date once for their ids and once for their values, whatever the number of
 //! aggregates and granularities. Which units to compute is decided by [`deltaworks_core::units`], whether
-//! they may be published by [`deltaworks_core::balance`].
+//! they may be published by [`deltaworks_core::balance`]. A trial goes the same way and prints instead of publishing.
 
 // in flow order
 mod run;
+mod try_out;
 
 mod select;
 
@@ -48,6 +49,7 @@ pub mod meter;
 
 pub use plan::{PlannedUnit, Summary};
 pub use run::{BatchOptions, BatchReport, UnitCounts, batch, batch_on, plan_only};
+pub use try_out::{Tried, TryOptions, try_out};
 
 #[cfg(test)]
 mod tests;

@@ -167,8 +167,11 @@ pub async fn plan_units(
     Ok(planned)
 }
 
-/// All units that there are to plan: those with rows, and those that were published.
-fn units_of(
+/// All units that there are to plan: those with rows, and those that were published (`entries`).
+///
+/// # Errors
+/// A date lies beyond the years that windows are made for.
+pub fn units_of(
     definition: &Definition,
     pin: &Pin,
     entries: &BTreeMap<Unit, Entry>,
@@ -230,8 +233,7 @@ pub fn guard(
     for Planned { unit, plan, .. } in planned {
         let Plan::Refused { why } = plan else { continue };
         if let Some(class) = why.class() {
-            let (message, hint) = refusal(why);
-            return Err(Error::new(Stage::Batch, class, format!("unit `{unit}`: {message}")).hint(hint));
+            return Err(refused(unit, why, class));
         }
     }
     let Some(to) = options.interval.to else { return Ok(()) };
@@ -258,6 +260,12 @@ pub fn guard(
 /// The end of the last window that ends at or before `to`.
 fn last_end(granularity: Granularity, definition: &Definition, to: Instant) -> Result<Instant, OutOfRange> {
     Ok(window_of(granularity, &definition.zone, to)?.start)
+}
+
+/// The error of a unit that cannot be computed right.
+pub fn refused(unit: &Unit, why: &Refusal, class: Class) -> Error {
+    let (message, hint) = refusal(why);
+    Error::new(Stage::Batch, class, format!("unit `{unit}`: {message}")).hint(hint)
 }
 
 fn refusal(why: &Refusal) -> (String, &'static str) {

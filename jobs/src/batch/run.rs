@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// Times that units which another run was first at are planned.
 const ROUNDS_MAX: usize = 4;
 /// Share of the memory budget for ids.
-const DEDUP_SHARE: usize = 4;
+pub(super) const DEDUP_SHARE: usize = 4;
 
 /// What a run is asked for.
 #[derive(Debug, Clone)]
@@ -261,10 +261,7 @@ impl Context<'_> {
             }
         }
         let tasks: Vec<Task> = compute.iter().filter_map(|p| task(p)).collect();
-        Meter::add(&self.meter.units, tasks.len() as u64);
-        let dates: BTreeSet<_> = tasks.iter().flat_map(|t| t.extent.dates.iter()).collect();
-        let bytes = dates.iter().filter_map(|date| input.dates.get(date)).map(|files| files.bytes).sum();
-        Meter::add(&self.meter.bytes, bytes);
+        announce(&tasks, input, self.meter);
         let definitions: Vec<&Definition> = job.aggregates.iter().map(|a| &a.definition).collect();
         let memory_bytes = self.settings.memory_bytes / DEDUP_SHARE;
         let parallel = self.options.parallel;
@@ -394,6 +391,14 @@ impl Fill<'_> {
         self.report.duplicates += read.duplicates;
         self.done.read.add(read);
     }
+}
+
+/// Says to the live line what there is to do.
+pub(super) fn announce(tasks: &[Task], input: &Input, meter: &Meter) {
+    Meter::add(&meter.units, tasks.len() as u64);
+    let dates: BTreeSet<_> = tasks.iter().flat_map(|t| t.extent.dates.iter()).collect();
+    let bytes = dates.iter().filter_map(|date| input.dates.get(date)).map(|files| files.bytes).sum();
+    Meter::add(&meter.bytes, bytes);
 }
 
 fn task(p: &Planned) -> Option<Task> {

@@ -6,6 +6,7 @@ use crate::engine::aggregate::{Definition, Limits, Lookups, Session, Source};
 use crate::error::{Class, Error, Result, Stage};
 use crate::project::Report;
 use crate::project::settings::{AggregateFile, Pipeline, Settings};
+use deltaworks_core::windows::Granularity;
 use std::sync::Arc;
 
 /// Share of the memory budget for hash tables, sorts and join sides. The rest is ids, files and batches.
@@ -19,15 +20,34 @@ pub struct Job {
     pub aggregates: Vec<Aggregate>,
 }
 
+/// What definitions are made and computed in.
+pub struct Engine {
+    /// Plans and runs them.
+    pub session: Session,
+    /// The tables that they may join.
+    pub lookups: Lookups,
+}
+
+impl Engine {
+    /// A session with its share of the memory budget, and the project's lookups.
+    ///
+    /// # Errors
+    /// [`Class::User`] if a lookup is wrong.
+    pub async fn start(settings: &Settings, parallel: usize) -> Result<Self> {
+        let memory_bytes = settings.memory_bytes / ENGINE_SHARE;
+        let session = Session::new(&Limits { memory_bytes, parallel })?;
+        let lookups = Lookups::load(settings, &session).await.map_err(|found| Error::from(Report::new(found)))?;
+        Ok(Self { session, lookups })
+    }
+}
+
 /// The selected aggregates, by pipeline.
 ///
 /// # Errors
 /// [`Class::User`] if a name is unknown or an aggregate's SELECT is wrong.
 pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job>> {
     let files = select(settings, &options.aggregates)?;
-    let memory_bytes = settings.memory_bytes / ENGINE_SHARE;
-    let session = Session::new(&Limits { memory_bytes, parallel: options.parallel })?;
-    let lookups = Lookups::load(settings, &session).await.map_err(|found| Error::from(Report::new(found)))?;
+    let Engine { session, lookups } = Engine::start(settings, options.parallel).await?;
     let mut jobs: Vec<Job> = Vec::new();
     let mut wrong = Vec::new();
     for file in files {
@@ -49,20 +69,29 @@ pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job
         return Err(Report::new(wrong).into());
     }
     let definitions = jobs.iter().flat_map(|job| &job.aggregates).map(|a| &a.definition);
-    if let Some(size) = options.granularities.iter().find(|g| !definitions.clone().any(|d| d.granularities.contains(g)))
-    {
-        let have: Vec<String> = definitions
-            .clone()
-            .next()
-            .map_or_else(Vec::new, |d| d.granularities.iter().map(ToString::to_string).collect());
-        let message = format!("no aggregate has windows of `{size}`");
-        return Err(Error::new(Stage::Batch, Class::User, message).hint(format!("the first has {}", have.join(", "))));
-    }
+    judge_granularities(&options.granularities, definitions)?;
     if options.input_version.is_some() && jobs.len() > 1 {
         let message = "one version cannot be that of several raw tables";
         return Err(Error::new(Stage::Batch, Class::User, message).hint("name aggregates of one pipeline"));
     }
     Ok(jobs)
+}
+
+/// Refuses sizes that none of the aggregates has.
+///
+/// # Errors
+/// [`Class::User`] for the first of these.
+pub fn judge_granularities<'d>(
+    asked: &[Granularity],
+    mut definitions: impl Iterator<Item = &'d Definition> + Clone,
+) -> Result<()> {
+    let Some(size) = asked.iter().find(|g| !definitions.clone().any(|d| d.granularities.contains(g))) else {
+        return Ok(());
+    };
+    let have: Vec<String> =
+        definitions.next().map_or_else(Vec::new, |d| d.granularities.iter().map(ToString::to_string).collect());
+    let message = format!("no aggregate has windows of `{size}`");
+    Err(Error::new(Stage::Batch, Class::User, message).hint(format!("the first has {}", have.join(", "))))
 }
 
 fn select(settings: &Settings, names: &[String]) -> Result<Vec<Arc<AggregateFile>>> {

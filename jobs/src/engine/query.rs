@@ -16,6 +16,7 @@ use deltalake::datafusion::common::{DataFusionError, SchemaError};
 use deltalake::datafusion::execution::memory_pool::FairSpillPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::physical_plan::SendableRecordBatchStream;
+use deltalake::datafusion::physical_plan::memory::MemoryStream;
 use deltalake::datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
 use deltalake::datafusion::sql::parser::Statement;
 use futures::StreamExt;
@@ -34,6 +35,15 @@ impl fmt::Debug for Rows {
 }
 
 impl Rows {
+    /// Rows that are there already, all of this schema.
+    ///
+    /// # Errors
+    /// [`Class::Internal`] if they are not.
+    pub fn of(schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<Self> {
+        let stream = MemoryStream::try_new(rows, schema, None).map_err(engine_error)?;
+        Ok(Self { stream: Box::pin(stream) })
+    }
+
     /// Names and types of the columns.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {

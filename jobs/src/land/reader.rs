@@ -78,8 +78,8 @@ struct Position {
     at_end: bool,
     /// The latest instant (ms) at which an end was observed that `next` has reached.
     read_to_end_at_ms: Option<i64>,
-    /// An observed end that `next` has not reached yet.
-    awaited: Option<(i64, i64)>,
+    /// An observed end that `next` may not have reached yet.
+    awaited: Option<Observation>,
 }
 
 /// What has been handed to the workers since the last flush order.
@@ -218,8 +218,9 @@ impl Reader {
         let taken = self.runtime.block_on(self.takeover.take(partitions))?;
         for t in &taken {
             let next = t.lost_below.unwrap_or(t.progress.next.0);
-            let end = self.takeover.end_of(t.partition).unwrap_or(next);
-            let position = Position { next, end, at_end: false, read_to_end_at_ms: None, awaited: None };
+            let awaited = self.takeover.end_of(t.partition);
+            let end = awaited.map_or(next, |end| end.high);
+            let position = Position { next, end, at_end: false, read_to_end_at_ms: None, awaited };
             self.owned.insert(t.partition, position);
         }
         self.monitor.watch(self.owned.keys().copied());
@@ -285,21 +286,27 @@ impl Reader {
         Ok(next)
     }
 
-    /// Takes in what the monitor saw of the partitions' ends.
+    /// Takes in what the monitor saw of the partitions' ends; until it has seen one, that of the run's beginning
+    /// serves, since a short bounded run may be over before.
     fn observe_ends(&mut self) {
         let seen = self.monitor.seen();
         if let Some(count) = seen.partition_count {
             self.takeover.partition_count.store(count, Relaxed);
         }
         for (partition, position) in &mut self.owned {
-            let Some(Observation { observed_at_ms: at_ms, high }) = seen.highs.get(partition).copied() else {
-                continue;
+            let newest = seen.highs.get(partition).copied();
+            if let Some(newest) = newest {
+                self.meter.set_lag(*partition, newest.high - position.next);
+            }
+            let awaited = match (position.awaited, newest) {
+                // the log was made anew, and may never come as far again
+                (Some(end), Some(newest)) if newest.high < end.high => Some(newest),
+                (awaited, newest) => awaited.or(newest),
             };
-            self.meter.set_lag(*partition, high - position.next);
-            let awaited = position.awaited.get_or_insert((at_ms, high));
-            if position.next >= awaited.1 {
-                position.read_to_end_at_ms = position.read_to_end_at_ms.max(Some(awaited.0));
-                position.awaited = (at_ms > awaited.0).then_some((at_ms, high));
+            position.awaited = awaited;
+            if let Some(end) = awaited.filter(|end| position.next >= end.high) {
+                position.read_to_end_at_ms = position.read_to_end_at_ms.max(Some(end.observed_at_ms));
+                position.awaited = newest.filter(|newest| newest.observed_at_ms > end.observed_at_ms);
             }
         }
     }

@@ -198,7 +198,7 @@ impl Parts {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1));
         let decoders = (0..workers).map(|_| decode::decoder(pipeline)).collect::<Result<_>>()?;
         let watermarks = Arc::new(Watermarks::open(&settings.kafka)?);
-        let takeover = Takeover::begin(pipeline.clone(), options.clone(), raw.clone(), watermarks.clone())?;
+        let takeover = Takeover::begin(pipeline.clone(), options.clone(), raw.clone(), watermarks.clone(), clock)?;
         let monitor = Monitor::start(watermarks, &pipeline.topic, MONITOR_EVERY, clock.as_fn())?;
         let mode = match &options.partitions {
             Some(partitions) => Mode::Manual { group: pipeline.group.clone(), partitions: partitions.clone() },

@@ -9,7 +9,9 @@ use super::last_ids::last_ids;
 use super::options::{DataLoss, StreamOptions};
 use super::patience::Patience;
 use super::worker::Taken;
+use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
+use crate::kafka::monitor::Observation;
 use crate::kafka::watermarks::Watermarks;
 use crate::lake::{Commit, CommitOutcome, Table};
 use crate::project::settings::Pipeline;
@@ -35,7 +37,7 @@ pub struct Takeover {
     /// Number of partitions, shared with the committer.
     pub partition_count: Arc<AtomicI32>,
     /// Where each partition ended when the run began.
-    ends: BTreeMap<i32, i64>,
+    ends: BTreeMap<i32, Observation>,
 }
 
 /// One partition's judgement.
@@ -54,17 +56,20 @@ impl Takeover {
         options: StreamOptions,
         raw: Arc<Mutex<Table>>,
         watermarks: Arc<Watermarks>,
+        clock: &Clock,
     ) -> Result<Self> {
         let count = watermarks.partition_count(&pipeline.topic)?;
         let mut ends = BTreeMap::new();
         for partition in 0..count {
-            ends.insert(partition, watermarks.low_high(&pipeline.topic, partition)?.1);
+            let observed_at_ms = clock.now_ms();
+            let (_, high) = watermarks.low_high(&pipeline.topic, partition)?;
+            ends.insert(partition, Observation { observed_at_ms, high });
         }
         Ok(Self { pipeline, options, raw, watermarks, partition_count: Arc::new(AtomicI32::new(count)), ends })
     }
 
     /// Where the partition ended when the run began; `None` for one that came later.
-    pub fn end_of(&self, partition: i32) -> Option<i64> {
+    pub fn end_of(&self, partition: i32) -> Option<Observation> {
         self.ends.get(&partition).copied()
     }
 

@@ -3,9 +3,11 @@
 //! The model knows no function of the product: it bins by jiff alone, deduplicates by the total order and
 //! sums in one loop.
 
+mod cases;
 mod crash;
 mod overlap;
 mod restate;
+mod try_out;
 
 use crate::harness::events::{CONTRACT, DAY_US, Values};
 use crate::harness::project::{Knobs, TOPIC};
@@ -45,7 +47,7 @@ impl Story {
     fn begin() -> Self {
         let broker = MockBroker::start(TOPIC, PARTITIONS);
         let knobs = Knobs {
-            pipeline: vec!["lateness: 1h", "idle_after: 1000d"],
+            pipeline: vec!["lateness: 1h", "idle_after: 36500d"],
             top: vec!["aggregates: [sql/totals.sql]"],
             ..Knobs::default()
         };

@@ -16,3 +16,4 @@ mod rebalance;
 mod secrets;
 mod starts;
 mod transactions;
+mod windows;

@@ -39,6 +39,7 @@ pub struct World {
     dir: tempfile::TempDir,
     pipeline: BTreeMap<&'static str, String>,
     kafka: BTreeMap<&'static str, String>,
+    aggregates: Vec<&'static str>,
     runs: AtomicU32,
     #[expect(dead_code, reason = "held")]
     claim: Claim,
@@ -79,6 +80,7 @@ impl World {
                 ("session.timeout.ms", "6000".to_owned()),
                 ("topic.metadata.refresh.interval.ms", "2000".to_owned()),
             ]),
+            aggregates: Vec::new(),
             runs: AtomicU32::new(0),
             topic,
             claim,
@@ -104,6 +106,13 @@ impl World {
         self
     }
 
+    /// Names an aggregate, whose file is in `sql/traffic`, in deltaworks.yaml.
+    pub fn aggregate(mut self, name: &'static str) -> Self {
+        self.aggregates.push(name);
+        self.write_project();
+        self
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -118,7 +127,9 @@ impl World {
              aws_endpoint: ${{AWS_ENDPOINT_URL}}\n  aws_allow_http: ${{AWS_ALLOW_HTTP:-}}\n\
              kafka:\n{kafka}\
              pipelines:\n  {PIPELINE}:\n    topic: {topic}\n    group: {group}\n    \
-             contract: schemas/traffic/camera_event.odcs.yaml\n{pipeline}",
+             contract: schemas/traffic/camera_event.odcs.yaml\n{pipeline}aggregates: [{aggregates}]\n",
+            aggregates =
+                self.aggregates.iter().map(|name| format!("sql/traffic/{name}.sql")).collect::<Vec<_>>().join(", "),
             lake = self.lake,
             kafka = block(&self.kafka, "  "),
             topic = self.topic,

@@ -75,6 +75,26 @@ impl Sender {
         self.put(partition, Some(payload.into_bytes()), None, kafka_ms, Fate::Landed);
     }
 
+    /// Sends a copy of an event that was sent before, the n-th of all messages, as it was or at another event time.
+    /// Does nothing where that message was broken.
+    pub fn copy(&mut self, number: usize, partition: i32, at_ms: Option<i64>) {
+        let (payload, Fate::Landed) = self.waiting[number].clone() else { return };
+        let mut event: Value = serde_json::from_slice(&payload).unwrap();
+        let payload = match at_ms {
+            None => payload,
+            Some(at_ms) => {
+                event["observed_at"] = json!(text_of(at_ms));
+                serde_json::to_vec(&event).unwrap()
+            }
+        };
+        self.put(partition, Some(payload), None, None, Fate::Landed);
+    }
+
+    /// How many messages were sent.
+    pub fn sent(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The same with a key, for topics that are compacted.
     pub fn keyed(&mut self, partition: i32, key: &str, at_ms: i64) {
         let payload = self.payload(at_ms);

@@ -17,8 +17,8 @@ pub struct Broker {
 /// librdkafka's mock and the broker that it plays; both end with this value.
 pub struct MockBroker {
     broker: Broker,
-    /// Held: the broker ends with it.
-    _mock: Mock,
+    /// The broker ends with it.
+    mock: Mock,
 }
 
 impl Broker {
@@ -50,7 +50,12 @@ impl MockBroker {
     pub fn start(topic: &str, partitions: i32) -> Self {
         let mock = Mock::start().unwrap();
         mock.create_topic(topic, partitions).unwrap();
-        Self { broker: Broker::at(mock.bootstrap()), _mock: mock }
+        Self { broker: Broker::at(mock.bootstrap()), mock }
+    }
+
+    /// Makes one more topic.
+    pub fn create_topic(&self, topic: &str, partitions: i32) {
+        self.mock.create_topic(topic, partitions).unwrap();
     }
 }
 

@@ -157,14 +157,20 @@ impl Project {
 
     /// Rows of a query, read in this process.
     pub fn rows(&self, sql: &str) -> Vec<Value> {
+        let json = self.query(sql, engine::Format::Json);
+        json.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+    }
+
+    /// What `query` prints, written in this process.
+    pub fn query(&self, sql: &str, format: engine::Format) -> Vec<u8> {
         let settings = self.settings();
-        let mut json = Vec::new();
+        let mut out = Vec::new();
         let read = async {
             let rows = engine::query(&settings.lake, sql, 256 << 20).await.unwrap();
-            engine::write(rows, engine::Format::Json, &mut json).await.unwrap();
+            engine::write(rows, format, &mut out).await.unwrap();
         };
         block_on(read);
-        json.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+        out
     }
 }
 
