@@ -125,13 +125,13 @@ pub fn batch_table(definition: &Definition, grain: &str) -> TableSpec {
         name: batch_name(&definition.name),
         schema: Arc::new(Schema::new(fields)),
         partition_columns: UNIT.map(str::to_owned).to_vec(),
-        properties: grain(definition),
+        properties: grain_of(definition),
         description: Some(format!("exact windows: {grain}")),
     }
 }
 
 /// What a row is about, as the table says it: rows of different grains do not go together.
-fn grain(definition: &Definition) -> BTreeMap<String, String> {
+fn grain_of(definition: &Definition) -> BTreeMap<String, String> {
     let keys: Vec<&str> = definition.keys().map(|c| c.name.as_str()).collect();
     BTreeMap::from([
         ("deltaworks.keys".to_owned(), keys.join(",")),
@@ -144,7 +144,7 @@ fn grain(definition: &Definition) -> BTreeMap<String, String> {
 /// # Errors
 /// [`Class::User`] if they have not.
 pub fn judge_grain(definition: &Definition, table: &Table) -> Result<()> {
-    for (property, wanted) in grain(definition) {
+    for (property, wanted) in grain_of(definition) {
         let have = table.properties().get(&property).cloned().flatten().unwrap_or_default();
         if have != wanted {
             let what = property.trim_start_matches("deltaworks.");

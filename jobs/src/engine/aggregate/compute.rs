@@ -9,18 +9,18 @@ use super::definition::Definition;
 use super::halves::{COUNTS, Role};
 use super::rows::{Batches, Rows};
 use super::scalars::{Bins, window_starts};
-use super::states::States;
+use super::states::{Held, States};
 use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use deltalake::datafusion::common::{DataFusionError, Result as EngineResult};
-use deltalake::datafusion::physical_plan::{
-    ExecutionPlan, SendableRecordBatchStream, collect_partitioned, execute_stream_partitioned,
-};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use deltalake::datafusion::common::runtime::SpawnedTask;
+use deltalake::datafusion::common::{DataFusionError, Result as EngineResult, resources_err};
+use deltalake::datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream_partitioned};
 use deltaworks_core::windows::{Granularity, nests};
 use futures::StreamExt;
+use futures::future::try_join_all;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -274,12 +274,18 @@ impl Definition {
         Ok(Finished { granularity, rows, counted })
     }
 
-    /// Runs a plan of states; they come in the types that are stored.
+    /// Runs a plan of states; they come in the types that are stored, and may take as much memory again as
+    /// the session has for making them.
     async fn states(&self, plan: Arc<dyn ExecutionPlan>) -> Result<States> {
-        let parts = collect_partitioned(plan, self.session.state.task_ctx()).await.map_err(|e| self.failed(e))?;
-        let store = |batch: &RecordBatch| cast(batch, &self.states.1).map_err(|e| self.failed(e.into()));
-        let parts = parts.iter().map(|part| part.iter().map(store).collect::<Result<_>>());
-        Ok(States { parts: parts.collect::<Result<_>>()? })
+        let streams = execute_stream_partitioned(plan, self.session.state.task_ctx()).map_err(|e| self.failed(e))?;
+        let held = Arc::new(Mutex::new(Held::default()));
+        let (schema, bytes_max) = (&self.states.1, self.session.memory_bytes);
+        let parts = streams.into_iter().map(|stream| {
+            let part = SpawnedTask::spawn(collect(stream, Arc::clone(schema), Arc::clone(&held), bytes_max));
+            async { part.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))? }
+        });
+        let parts = try_join_all(parts).await.map_err(|e| self.failed(e))?;
+        Ok(States { parts })
     }
 
     /// Stored states as a node of a plan, in the types that DataFusion knows them in.
@@ -311,6 +317,24 @@ struct OutOfMemory;
 #[must_use]
 pub fn is_out_of_memory(error: &Error) -> bool {
     error.source.as_ref().is_some_and(|source| source.is::<OutOfMemory>())
+}
+
+/// One part of states.
+async fn collect(
+    mut stream: SendableRecordBatchStream,
+    schema: SchemaRef,
+    held: Arc<Mutex<Held>>,
+    bytes_max: usize,
+) -> EngineResult<Vec<RecordBatch>> {
+    let mut part = Vec::new();
+    while let Some(batch) = stream.next().await.transpose()? {
+        let bytes = held.lock().unwrap_or_else(PoisonError::into_inner).add(&batch);
+        if bytes > bytes_max {
+            return resources_err!("states of {bytes} bytes are more than may be held");
+        }
+        part.push(cast(&batch, &schema)?);
+    }
+    Ok(part)
 }
 
 /// The values as they pass, counted by window.

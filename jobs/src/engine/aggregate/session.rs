@@ -31,7 +31,8 @@ const DROPPED_RULES: [&str; 2] = ["extract_leaf_expressions", "push_down_leaf_pr
 /// What a computation may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of hash tables, sorts and join sides. The process takes more: see the batch stage.
+    /// Bytes of hash tables, sorts and join sides; and as many again of states that are made. The process
+    /// takes more: see the batch stage.
     pub memory_bytes: usize,
     /// Threads' worth of work at a time, at least 1.
     pub parallel: usize,
@@ -42,6 +43,7 @@ pub struct Limits {
 pub struct Session {
     pub(super) state: Arc<SessionState>,
     pub(super) parallel: usize,
+    pub(super) memory_bytes: usize,
 }
 
 impl fmt::Debug for Session {
@@ -85,7 +87,7 @@ impl Session {
         for function in functions {
             register(&mut state, function)?;
         }
-        Ok(Self { state: Arc::new(state), parallel })
+        Ok(Self { state: Arc::new(state), parallel, memory_bytes: limits.memory_bytes })
     }
 
     /// A context of its own, in which tables can be registered.

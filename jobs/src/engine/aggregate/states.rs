@@ -2,16 +2,42 @@
 
 use crate::engine::query::engine_error;
 use crate::error::Result;
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayData, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, max, min, not};
 use arrow::datatypes::TimestampMicrosecondType;
 use deltaworks_core::windows::{Instant, Window};
+use std::collections::HashSet;
 
 /// Partial states: one row per window and key.
 #[derive(Debug, Clone)]
 pub struct States {
     /// A key lies in one part.
     pub(super) parts: Vec<Vec<RecordBatch>>,
+}
+
+/// Memory that batches hold together. What they share, as slices of one batch do, counts once.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    buffers: HashSet<usize>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Takes a batch in; bytes that all batches hold.
+    pub(super) fn add(&mut self, batch: &RecordBatch) -> usize {
+        batch.columns().iter().for_each(|column| self.add_array(&column.to_data()));
+        self.bytes
+    }
+
+    fn add_array(&mut self, array: &ArrayData) {
+        let validity = array.nulls().map(|nulls| nulls.buffer());
+        for buffer in array.buffers().iter().chain(validity) {
+            if self.buffers.insert(buffer.data_ptr().as_ptr().addr()) {
+                self.bytes += buffer.capacity();
+            }
+        }
+        array.child_data().iter().for_each(|child| self.add_array(child));
+    }
 }
 
 impl States {
