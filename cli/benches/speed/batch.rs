@@ -7,7 +7,7 @@
 use super::measure::{Cost, measure, number, tried};
 use serde_json::{Value, json};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const CAMERAS: u64 = 1_000;
@@ -209,7 +209,7 @@ impl Events {
     }
 
     const fn is_copy(self, n: u64) -> bool {
-        n % 2 == 1 && (n / 2) % self.twice == 0
+        !n.is_multiple_of(2) && (n / 2).is_multiple_of(self.twice)
     }
 }
 
