@@ -1,11 +1,14 @@
 //! `rejects`: what broke its contract, and why.
 
 use super::{one, settings};
-use crate::args::{Global, RejectsVerb};
+use crate::args::{Format, Global, RejectsVerb};
 use crate::ending::Ending;
 use crate::output;
 use deltaworks_core::reason::Reason;
 use deltaworks_jobs::{Class, Error, Result, Stage, engine};
+
+/// Characters of a payload that a table shows.
+const SHOWN_MAX: usize = 300;
 
 /// Runs the verb.
 pub async fn run(global: &Global, args: &RejectsVerb) -> Result<Ending> {
@@ -23,10 +26,18 @@ pub async fn run(global: &Global, args: &RejectsVerb) -> Result<Ending> {
             let table = &one(&settings, pipeline)?.name;
             let only =
                 reason.as_deref().map(known).transpose()?.map_or(String::new(), |r| format!("WHERE reason = '{r}' "));
+            let payload = "coalesce(try_cast(payload AS VARCHAR), concat('0x', encode(payload, 'hex')))";
+            let payload = match format {
+                // for people: a payload may have megabytes
+                Format::Table => format!(
+                    "CASE WHEN character_length({payload}) > {SHOWN_MAX} THEN concat(left({payload}, {SHOWN_MAX}), '… of ', \
+                     character_length({payload}), ' characters; --format json shows all') ELSE {payload} END"
+                ),
+                _ => payload.to_owned(),
+            };
             let sql = format!(
-                "SELECT _topic, _partition, _offset, _kafka_time, reason, field, detail, contract_version, \
-                 coalesce(try_cast(payload AS VARCHAR), concat('0x', encode(payload, 'hex'))) AS payload FROM rejects.{table} {only}\
-                 ORDER BY _topic, _partition, _offset LIMIT {limit}"
+                "SELECT _topic, _partition, _offset, _kafka_time, reason, field, detail, contract_version, {payload} AS payload \
+                 FROM rejects.{table} {only}ORDER BY _topic, _partition, _offset LIMIT {limit}"
             );
             (sql, format)
         }

@@ -4,6 +4,8 @@
 //! Windows under a day never lie across a UTC midnight, so a date's own states finish them. States of
 //! days, weeks and months are carried from date to date, and let go of once their window has ended.
 //!
+//! The ids of a date are read while the values of the date before are computed.
+//!
 //! Where memory is too small for the states of all keys, the units that are left are begun again with the
 //! keys in several buckets, and values are read once for each.
 //!
@@ -81,6 +83,8 @@ pub struct Compute<'a> {
     aggregates: Vec<Aggregate<'a>>,
     steps: VecDeque<Step>,
     ids: IdScan,
+    /// Ids of the next date, where they were read ahead: an error waits for its turn.
+    ahead: Option<Result<DateIds>>,
     buckets: NonZeroU32,
     wanted: SchemaRef,
     parallel: usize,
@@ -126,6 +130,7 @@ impl<'a> Compute<'a> {
             aggregates,
             steps,
             ids,
+            ahead: None,
             buckets,
             wanted,
             parallel,
@@ -178,21 +183,26 @@ impl<'a> Compute<'a> {
             }
         }
         (self.steps, self.ids) = schedule(self.input, &self.aggregates, self.memory_bytes)?;
+        self.ahead = None;
         Ok(())
     }
 
     async fn date(&mut self, Step { date, values }: Step) -> Result<Vec<Computed>> {
         let files = self.input.dates.get(&date);
-        let ids = self.ids.date(self.input, date, files, self.parallel, &self.meter).await?;
+        let ids = match self.ahead.take() {
+            Some(ids) => ids?,
+            None => self.ids.date(self.input, date, files, self.parallel, &self.meter).await?,
+        };
         self.read.entry(date).or_default().places = ids.places;
         faults::point("after_ids");
         if !values {
             self.aggregates.iter_mut().for_each(|a| a.carried.clear());
             return Ok(Vec::new());
         }
-        let next = self.steps.front().filter(|step| step.values).map(|step| step.date);
-        let follows = date.tomorrow().is_ok_and(|tomorrow| next == Some(tomorrow));
-        let passed = self.values(date, files, &ids).await?;
+        let next = self.steps.front().copied();
+        let follows =
+            date.tomorrow().is_ok_and(|tomorrow| next.is_some_and(|next| next.values && next.date == tomorrow));
+        let passed = self.values_and_ids_ahead(date, files, &ids, next.map(|next| next.date)).await?;
         let read = Read { rows: passed.read, late: passed.late, duplicates: passed.duplicates, places: ids.places };
         self.read.insert(date, read);
         let expected = files.map_or(0, |files| files.rows) - ids.outside.count();
@@ -211,9 +221,38 @@ impl<'a> Compute<'a> {
         Ok(done)
     }
 
+    /// Reads the values of a date, and the ids of the next one beside them.
+    async fn values_and_ids_ahead(
+        &mut self,
+        date: Date,
+        files: Option<&DateFiles>,
+        ids: &DateIds,
+        next: Option<Date>,
+    ) -> Result<Passed> {
+        let Self { input, aggregates, ids: scan, buckets, wanted, parallel, meter, .. } = self;
+        let mut reader = ValueReader { input, aggregates, wanted, parallel: *parallel, meter };
+        let ahead = async {
+            let next = next?;
+            Some(scan.date(input, next, input.dates.get(&next), *parallel, meter).await)
+        };
+        let (passed, ahead) = tokio::join!(reader.values(date, files, ids, *buckets), ahead);
+        self.ahead = ahead;
+        passed
+    }
+}
+
+/// Reads values into aggregates.
+struct ValueReader<'c, 'a> {
+    input: &'a Input,
+    aggregates: &'c mut [Aggregate<'a>],
+    wanted: &'c SchemaRef,
+    parallel: usize,
+    meter: &'c Arc<Meter>,
+}
+
+impl ValueReader<'_, '_> {
     /// Reads the values of a date into every aggregate that has units there, bucket by bucket.
-    async fn values(&mut self, date: Date, files: Option<&DateFiles>, ids: &DateIds) -> Result<Passed> {
-        let of = self.buckets;
+    async fn values(&mut self, date: Date, files: Option<&DateFiles>, ids: &DateIds, of: NonZeroU32) -> Result<Passed> {
         let mut all: Option<Passed> = None;
         for index in 0..of.get() {
             let passed = self.bucket(date, files, ids, Bucket { index, of }).await?;
@@ -229,7 +268,7 @@ impl<'a> Compute<'a> {
 
     async fn bucket(&mut self, date: Date, files: Option<&DateFiles>, ids: &DateIds, bucket: Bucket) -> Result<Passed> {
         let (input, parallel) = (self.input, self.parallel);
-        let mut takers: Vec<&mut Aggregate<'a>> =
+        let mut takers: Vec<&mut Aggregate<'_>> =
             self.aggregates.iter_mut().filter(|a| a.units.iter().any(|u| u.task.extent.dates.contains(date))).collect();
         let Some(files) = files else {
             for aggregate in &mut takers {
@@ -243,8 +282,8 @@ impl<'a> Compute<'a> {
             lateness_ms: input.source.lateness_ms,
             ids: ids.clone(),
         };
-        let parts = files.read(&input.raw, &self.wanted, parallel);
-        let (shares, reading) = fan_out(parts, &rules, takers.len(), &self.meter);
+        let parts = files.read(&input.raw, self.wanted, parallel);
+        let (shares, reading) = fan_out(parts, &rules, takers.len(), self.meter);
         let definitions: Vec<&Definition> = takers.iter().map(|a| a.definition).collect();
         let states = definitions.into_iter().zip(shares).map(|(d, share)| states(d, share, bucket));
         // where reading failed, its error is the cause of the others
