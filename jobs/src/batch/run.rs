@@ -13,6 +13,7 @@ use super::meter::Meter;
 use super::plan::{Aggregate, Planned, PlannedUnit, Summary, guard, plan_units, shown, summary};
 use super::publish::{Published, Publisher, Run, definition_id};
 use super::select::{Job, jobs};
+use crate::checksum::RowSum;
 use crate::clock::Clock;
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
@@ -102,7 +103,8 @@ struct Context<'a> {
 struct Done {
     input: Option<(String, i64)>,
     pins: BTreeSet<Fingerprint>,
-    read: Read,
+    /// Of all rounds.
+    places: RowSum,
 }
 
 impl BatchReport {
@@ -276,6 +278,8 @@ impl Context<'_> {
         let memory_bytes = self.settings.memory_bytes / DEDUP_SHARE;
         let parallel = self.options.parallel;
         let mut computing = Compute::new(input, &definitions, &tasks, parallel, memory_bytes, self.meter.clone())?;
+        // a computation counts from its own beginning, and there is one in each round
+        let (mut seen, earlier) = (Read::default(), done.places);
         loop {
             let next = tokio::select! {
                 next = computing.next() => next,
@@ -284,7 +288,9 @@ impl Context<'_> {
                     Ok(None)
                 }
             };
-            report.read(computing.read, &mut done.read);
+            report.read(computing.read, &mut seen);
+            done.places = earlier;
+            done.places.merge(seen.places);
             let Some(finished) = next? else { return Ok(()) };
             for computed in finished {
                 let p = compute[computed.task];
@@ -322,8 +328,8 @@ impl Context<'_> {
             table_id,
             version,
             pins: done.pins,
-            rows: done.read.places.rows,
-            checksum: done.read.places.hex(),
+            rows: done.places.rows,
+            checksum: done.places.hex(),
             times_ms: (began_ms, now_ms),
             verdict,
         };
