@@ -128,6 +128,32 @@ async fn a_run_on_older_rows_never_takes_a_unit_back() {
     assert_eq!(kit.published("totals").await, expected);
 }
 
+/// Exit code 4: the same command continues. Where nothing was published yet it is 1.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_goes_away_in_the_middle_leaves_what_is_published() {
+    // the first commit makes the table
+    for (commits, class) in [(1, Class::Outside), (4, Class::Partly)] {
+        let (kit, rows) = landed().await;
+        let mut script = Script::new();
+        let gone = script.add(Fault::DropPut, commits_of("batch/totals"), commits, usize::MAX);
+        for fault in [Fault::FailRead, Fault::FailList] {
+            let gone = gone.clone();
+            script.add(fault, move |_| gone.fired() > 0, 0, usize::MAX);
+        }
+        let faulty = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+        let report = kit.batch_on(&faulty, &kit.options()).await;
+        let published = commits as u64 - 1;
+        assert_eq!(report.error.as_ref().map(|e| e.class), Some(class), "{report:?}");
+        assert_eq!((gone.fired(), report.units.changed), (1, published), "{report:?}");
+        assert_eq!(report.units.failed, 8 - published, "{report:?}");
+        let there = kit.generations("totals").await;
+        assert_eq!(there.len() as u64, published, "{there:?}");
+        let report = kit.batch_well().await;
+        assert_eq!(report.units.changed, 8 - published, "{report:?}");
+        verify(&kit, &rows).await;
+    }
+}
+
 /// Exit code 5: in every round somebody else has published the unit when it is to be committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_gives_up_where_another_is_always_first() {
@@ -177,4 +203,37 @@ async fn a_run_gives_up_where_another_is_always_first() {
     assert!(report.error.is_none(), "{report:?}");
     let expected = naive::windows(&rows, &["6h", "1d"], "UTC", 5 * DAY_US - LATENESS_US, |_| true, |_| true);
     assert_eq!(kit.published("totals").await, expected);
+}
+
+/// Files are rewritten, their rows in another order, all the while: nothing is read twice or left out, and no unit
+/// calls for work.
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_meanwhile_changes_nothing() {
+    let (kit, rows) = landed().await;
+    let dates = ["1970-01-01", "1970-01-02", "1970-01-03", "1970-01-04"];
+    let over = AtomicBool::new(false);
+    let compacting = async {
+        let mut compacted = 0;
+        while !over.load(Relaxed) {
+            for date in dates {
+                kit.compact(date).await;
+                compacted += 1;
+            }
+        }
+        compacted
+    };
+    let computing = async {
+        let reports = [kit.batch_well().await, kit.batch_well().await, {
+            let options = BatchOptions { forced: true, ..kit.options() };
+            kit.batch(&options).await
+        }];
+        over.store(true, Relaxed);
+        reports
+    };
+    let ([first, idle, forced], compacted) = tokio::join!(computing, compacting);
+    assert!(compacted > 8, "{compacted}");
+    assert_eq!((first.units.changed, first.rows), (8, 40), "{first:?}");
+    assert!(idle.is_idle(), "{idle:?}");
+    assert!(forced.error.is_none() && forced.units.changed == 0 && forced.units.unchanged == 8, "{forced:?}");
+    verify(&kit, &rows).await;
 }
