@@ -193,6 +193,23 @@ async fn unknown_outcomes(lake: Lake) {
     }
 }
 
+/// A folder is not listed at one instant.
+async fn a_listing_that_misses_a_commit(lake: Lake) {
+    let mut table = lake.ensure_table(&spec()).await.unwrap();
+    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
+    let mut script = Script::new();
+    let missed = script.add(Fault::MissEntry, log, 0, 1);
+    let missed_later = script.add(Fault::MissEntry, log, 1, 1);
+    land(&mut table, 0..4).await;
+    let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
+    let mut other = faulty.open_table(&spec().name).await.unwrap().unwrap();
+    assert_eq!((other.version(), missed.fired()), (table.version(), 1));
+    land(&mut table, 4..8).await;
+    other.refresh().await.unwrap();
+    assert_eq!((other.version(), missed_later.fired()), (table.version(), 1));
+    assert_eq!(other.find_commit(&raw_commit(6, 0).identity), Some(7), "no commit is forgotten");
+}
+
 async fn uploads_are_retried(lake: Lake) {
     let mut script = Script::new();
     let fault = script.add(Fault::LoseReply, data_files_of("raw/events"), 0, 2);
@@ -469,6 +486,7 @@ suite! {
     unknown_outcomes
     uploads_are_retried
     txns_outlive_checkpoint_and_clean_up
+    a_listing_that_misses_a_commit
     a_hole_is_an_error
     schema_evolution
     unusual_partition_values

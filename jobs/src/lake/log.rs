@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Commit files fetched at a time.
 const COMMITS_IN_FLIGHT: usize = 8;
 
+/// Times that a log is listed while a commit is missing in the middle.
+const LISTINGS_MAX: usize = 3;
+
 /// Where one table's log is, and how errors call the table.
 #[derive(Debug, Clone)]
 pub(super) struct LogRoot {
@@ -110,8 +113,20 @@ impl LogRoot {
         store::error(format!("table `{}`: {what}", self.table), source)
     }
 
-    /// Lists the numbered files of the log, from `from` on.
+    /// Lists the numbered files of the log, from `from` on. A folder is not listed at one instant: a commit
+    /// that is made meanwhile may be missed and the next one seen. So where one is missing it looks again.
     pub async fn list(&self, from: i64) -> Result<Vec<(Entry, ObjectMeta)>> {
+        let mut found = self.list_once(from).await?;
+        for _ in 1..LISTINGS_MAX {
+            if !has_hole(&found) {
+                break;
+            }
+            found = self.list_once(from).await?;
+        }
+        Ok(found)
+    }
+
+    async fn list_once(&self, from: i64) -> Result<Vec<(Entry, ObjectMeta)>> {
         // a point is less than any digit or letter, so the offset lies right before the first file
         let offset = self.path.clone().join(format!("{:020}", from.max(0)));
         let found: Vec<ObjectMeta> = self
@@ -253,6 +268,13 @@ impl LogRoot {
 /// Reads the lines of a commit.
 pub(super) fn parse(bytes: &[u8]) -> serde_json::Result<Vec<Line>> {
     bytes.split(|b| *b == b'\n').filter(|l| !l.trim_ascii().is_empty()).map(serde_json::from_slice).collect()
+}
+
+/// Whether a commit is missing between two others.
+fn has_hole(found: &[(Entry, ObjectMeta)]) -> bool {
+    let mut commits = found.iter().filter_map(|(entry, _)| if let Entry::Commit(v) = entry { Some(*v) } else { None });
+    let Some(mut last) = commits.next() else { return false };
+    commits.any(|version| version != std::mem::replace(&mut last, version) + 1)
 }
 
 /// Why a listing makes up no segment.

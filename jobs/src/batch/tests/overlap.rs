@@ -1,14 +1,21 @@
-//! Two runs at once, and replies that are lost.
+//! Two runs at once, a run beside compaction, and replies and stores that are lost.
 
 use super::guards::{TOTALS, rows};
 use super::kit::{Kit, LATENESS_US, Row};
 use super::naive;
+use crate::batch::BatchOptions;
 use crate::batch::publish::{Published, Publisher, Run, ledger_of};
 use crate::engine::aggregate::check;
-use crate::lake::TableName;
+use crate::error::Class;
 use crate::lake::faults::{Fault, Script, commits_of};
-use deltaworks_core::units::{Fingerprint, Unit};
+use crate::lake::{Table, TableName};
+use arrow::array::RecordBatch;
+use deltaworks_core::units::{Entry, Fingerprint, Interval, Unit};
+use deltaworks_core::windows::Instant;
+use futures::TryStreamExt;
 use futures::future::join_all;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -23,6 +30,22 @@ async fn verify(kit: &Kit, rows: &[Row]) {
     assert_eq!(kit.published("totals").await, expected);
     assert!(kit.generations("totals").await.values().all(|g| *g == 1), "each unit is published once");
     assert!(kit.batch_well().await.is_idle());
+}
+
+/// A unit's rows as its files hold them.
+async fn rows_of(table: &Table, unit: &Unit) -> Vec<RecordBatch> {
+    let (granularity, date) = (unit.granularity.to_string(), unit.window_date.to_string());
+    let mut rows = Vec::new();
+    for file in table.live_files().await.unwrap() {
+        let is = |name: &str, value: &String| file.partition_values[name].as_ref() == Some(value);
+        if is("granularity", &granularity) && is("window_date", &date) {
+            let schema = table.schema();
+            let names = schema.fields().iter().map(|f| f.name().as_str());
+            let columns: Vec<&str> = names.filter(|name| !file.partition_values.contains_key(*name)).collect();
+            rows.extend(table.read_file(&file, &columns).await.unwrap().try_collect::<Vec<_>>().await.unwrap());
+        }
+    }
+    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,13 +110,13 @@ async fn a_run_on_older_rows_never_takes_a_unit_back() {
     let (kit, mut all) = landed().await;
     let slow = kit.options();
     let mut script = Script::new();
-    let delay = Fault::DelayPut(std::time::Duration::from_millis(400));
+    let delay = Fault::DelayPut(Duration::from_millis(400));
     let delayed = script.add(delay, commits_of("batch/totals"), 0, 2);
     let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
     let late = Row { id: "late".into(), offset: 40, at_us: 7, ..all[0].clone() };
     all.push(late.clone());
     let overtaken = async {
-        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
         kit.land(&[late], 100, 5 * DAY_US).await;
         kit.batch_well().await
     };
@@ -103,4 +126,114 @@ async fn a_run_on_older_rows_never_takes_a_unit_back() {
     kit.batch_well().await;
     let expected = naive::windows(&all, &["6h", "1d"], "UTC", 5 * DAY_US - LATENESS_US, |_| true, |_| true);
     assert_eq!(kit.published("totals").await, expected);
+}
+
+/// Exit code 4: the same command continues. Where nothing was published yet it is 1.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_goes_away_in_the_middle_leaves_what_is_published() {
+    // the first commit makes the table
+    for (commits, class) in [(1, Class::Outside), (4, Class::Partly)] {
+        let (kit, rows) = landed().await;
+        let mut script = Script::new();
+        let gone = script.add(Fault::DropPut, commits_of("batch/totals"), commits, usize::MAX);
+        for fault in [Fault::FailRead, Fault::FailList] {
+            let gone = gone.clone();
+            script.add(fault, move |_| gone.fired() > 0, 0, usize::MAX);
+        }
+        let faulty = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+        let report = kit.batch_on(&faulty, &kit.options()).await;
+        let published = commits as u64 - 1;
+        assert_eq!(report.error.as_ref().map(|e| e.class), Some(class), "{report:?}");
+        assert_eq!((gone.fired(), report.units.changed), (1, published), "{report:?}");
+        assert_eq!(report.units.failed, 8 - published, "{report:?}");
+        let there = kit.generations("totals").await;
+        assert_eq!(there.len() as u64, published, "{there:?}");
+        let report = kit.batch_well().await;
+        assert_eq!(report.units.changed, 8 - published, "{report:?}");
+        verify(&kit, &rows).await;
+    }
+}
+
+/// Exit code 5: in every round somebody else has published the unit when it is to be committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_gives_up_where_another_is_always_first() {
+    let (kit, rows) = landed().await;
+    kit.batch_well().await;
+    let definition = check(&kit.settings).await.unwrap().definitions.remove(0);
+    let unit = Unit {
+        aggregate: "totals".into(),
+        granularity: "1d".parse().unwrap(),
+        window_date: jiff::civil::date(1970, 1, 2),
+    };
+    let table = kit.lake.open_table(&TableName::new("batch", "totals")).await.unwrap().unwrap();
+    let mut entry = ledger_of("totals", &table).unwrap()[&unit];
+    let theirs = rows_of(&table, &unit).await;
+    let over = AtomicBool::new(false);
+    let rival = async {
+        let mut publisher = Publisher::open(&kit.lake, &definition, "grain", &Run::new("rival")).await.unwrap();
+        let mut rows: &[RecordBatch] = &[];
+        while !over.load(Relaxed) {
+            assert_eq!(publisher.publish(&unit, Some(entry), rows, entry.pin).await.unwrap(), Published::Changed);
+            entry = Entry::published(Some(entry), entry.pin, entry.definition);
+            rows = if rows.is_empty() { &theirs } else { &[] };
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut script = Script::new();
+    // long enough for the rival to come first, each time
+    script.add(Fault::DelayPut(Duration::from_millis(250)), commits_of("batch/totals"), 0, usize::MAX);
+    let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+    let that_day = Interval { from: Some(Instant(DAY_US)), to: Some(Instant(2 * DAY_US)) };
+    let granularities = vec![unit.granularity];
+    let options = BatchOptions { granularities, interval: that_day, forced: true, ..kit.options() };
+    let overtaken = async {
+        let report = kit.batch_on(&slowed, &options).await;
+        over.store(true, Relaxed);
+        report
+    };
+    let (report, ()) = tokio::join!(overtaken, rival);
+    let error = report.error.expect("it gives up");
+    assert_eq!(error.class, Class::Overlap, "{error}");
+    assert!(
+        error.message.contains("another run keeps publishing the same units, such as `totals/1d/1970-01-02`"),
+        "{error}"
+    );
+    assert_eq!((report.units.computed, report.units.changed, report.units.failed), (4, 0, 1), "once in each round");
+    let report = kit.batch(&options).await;
+    assert!(report.error.is_none(), "{report:?}");
+    let expected = naive::windows(&rows, &["6h", "1d"], "UTC", 5 * DAY_US - LATENESS_US, |_| true, |_| true);
+    assert_eq!(kit.published("totals").await, expected);
+}
+
+/// Files are rewritten, their rows in another order, all the while: nothing is read twice or left out, and no unit
+/// calls for work.
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_meanwhile_changes_nothing() {
+    let (kit, rows) = landed().await;
+    let dates = ["1970-01-01", "1970-01-02", "1970-01-03", "1970-01-04"];
+    let over = AtomicBool::new(false);
+    let compacting = async {
+        let mut compacted = 0;
+        while !over.load(Relaxed) {
+            for date in dates {
+                kit.compact(date).await;
+                compacted += 1;
+            }
+        }
+        compacted
+    };
+    let computing = async {
+        let reports = [kit.batch_well().await, kit.batch_well().await, {
+            let options = BatchOptions { forced: true, ..kit.options() };
+            kit.batch(&options).await
+        }];
+        over.store(true, Relaxed);
+        reports
+    };
+    let ([first, idle, forced], compacted) = tokio::join!(computing, compacting);
+    assert!(compacted > 8, "{compacted}");
+    assert_eq!((first.units.changed, first.rows), (8, 40), "{first:?}");
+    assert!(idle.is_idle(), "{idle:?}");
+    assert!(forced.error.is_none() && forced.units.changed == 0 && forced.units.unchanged == 8, "{forced:?}");
+    verify(&kit, &rows).await;
 }
