@@ -15,14 +15,17 @@
 
 use crate::error::{Class, Error, Result, Stage};
 use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use hashbrown::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 
-/// Bytes that one row takes while its bucket is judged: itself, its place in the map, and its hash in
-/// the set of the day before, each with the room that a growing table leaves empty.
-pub const ROW_BYTES: usize = size_of::<Row>() + 2 * (16 + 8) + 2 * 16;
+/// Bytes that one row takes while its bucket is judged: itself, and its place in the table of its date, of
+/// which half may be empty.
+pub const ROW_BYTES: usize = size_of::<Row>() + 2 * (size_of::<([u64; 2], u32)>() + 1);
+
+/// The ids of one date, each with the place of the row that counts.
+type Ids = HashMap<[u64; 2], u32, FixedState>;
 
 /// What decides between two rows with one id: the least counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,18 +86,18 @@ pub struct Dedup {
     buckets: Vec<Bucket>,
 }
 
-/// Rows whose hash falls here: those of the day before, and those of the date that is being read.
+/// Rows whose hash falls here: ids of the day before, and rows of the date that is being read.
 #[derive(Debug)]
-struct Bucket {
-    before: Rows,
-    now: Rows,
+enum Bucket {
+    Held { before: Ids, now: Vec<Row> },
+    Filed { before: Filed, now: Filed },
 }
 
-/// Rows in memory or in a file.
+/// Rows in a file.
 #[derive(Debug)]
-enum Rows {
-    Held(Vec<Row>),
-    Filed { file: BufWriter<File>, rows: usize },
+struct Filed {
+    file: BufWriter<File>,
+    rows: usize,
 }
 
 impl Dedup {
@@ -107,9 +110,9 @@ impl Dedup {
         let buckets = (rows_max as usize).saturating_mul(ROW_BYTES).div_ceil(memory_bytes.max(1)).max(1);
         let bucket = || -> Result<Bucket> {
             Ok(if buckets == 1 {
-                Bucket { before: Rows::Held(Vec::new()), now: Rows::Held(Vec::new()) }
+                Bucket::Held { before: Ids::default(), now: Vec::new() }
             } else {
-                Bucket { before: Rows::filed()?, now: Rows::filed()? }
+                Bucket::Filed { before: Filed::new()?, now: Filed::new()? }
             })
         };
         Ok(Self { buckets: (0..buckets).map(|_| bucket()).collect::<Result<_>>()? })
@@ -122,7 +125,12 @@ impl Dedup {
     pub fn push(&mut self, id: u128, order: Order, number: u32) -> Result<()> {
         let id = [(id >> 64) as u64, id as u64];
         let bucket = ((u128::from(id[0]) * self.buckets.len() as u128) >> 64) as usize;
-        self.buckets[bucket].now.push(Row { id, order, number })
+        let row = Row { id, order, number };
+        match &mut self.buckets[bucket] {
+            Bucket::Held { now, .. } => now.push(row),
+            Bucket::Filed { now, .. } => now.push(row)?,
+        }
+        Ok(())
     }
 
     /// Ends the current date: its copies. It is the day before of the next one.
@@ -132,11 +140,18 @@ impl Dedup {
     pub fn end_date(&mut self) -> Result<Marked> {
         let mut duplicates = Marked::default();
         for bucket in &mut self.buckets {
-            let rows = bucket.now.read()?;
-            judge(&bucket.before.read()?, &rows, &mut duplicates);
-            drop(rows);
-            std::mem::swap(&mut bucket.before, &mut bucket.now);
-            bucket.now.clear()?;
+            match bucket {
+                Bucket::Held { before, now } => {
+                    *before = judge(before, now, &mut duplicates);
+                    now.clear();
+                }
+                Bucket::Filed { before, now } => {
+                    let ids = before.read()?.iter().map(|row| (row.id, 0)).collect();
+                    judge(&ids, &now.read()?, &mut duplicates);
+                    std::mem::swap(before, now);
+                    now.clear()?;
+                }
+            }
         }
         Ok(duplicates)
     }
@@ -146,25 +161,31 @@ impl Dedup {
     /// # Errors
     /// [`Class::Outside`] if a temporary file cannot be emptied.
     pub fn forget(&mut self) -> Result<()> {
-        self.buckets.iter_mut().try_for_each(|bucket| bucket.before.clear())
+        self.buckets.iter_mut().try_for_each(|bucket| match bucket {
+            Bucket::Held { before, .. } => {
+                before.clear();
+                Ok(())
+            }
+            Bucket::Filed { before, .. } => before.clear(),
+        })
     }
 }
 
-fn judge(before: &[Row], now: &[Row], duplicates: &mut Marked) {
-    let yesterday: HashSet<[u64; 2], FixedState> = before.iter().map(|row| row.id).collect();
-    let mut least: HashMap<[u64; 2], usize, FixedState> = HashMap::with_hasher(FixedState::default());
-    for (at, row) in now.iter().enumerate() {
-        if yesterday.contains(&row.id) {
-            duplicates.insert(row.number);
-            continue;
-        }
-        match least.entry(row.id) {
+/// Marks the copies of a date; all of its ids.
+fn judge(before: &Ids, now: &[Row], duplicates: &mut Marked) -> Ids {
+    let mut ids = Ids::with_capacity_and_hasher(now.len(), FixedState::default());
+    for (at, row) in (0_u32..).zip(now) {
+        let is_old = before.contains_key(&row.id);
+        match ids.entry(row.id) {
             Entry::Vacant(entry) => {
                 entry.insert(at);
+                if is_old {
+                    duplicates.insert(row.number);
+                }
             }
             Entry::Occupied(mut entry) => {
-                let other = &now[*entry.get()];
-                if row.order < other.order {
+                let other = &now[*entry.get() as usize];
+                if !is_old && row.order < other.order {
                     duplicates.insert(other.number);
                     entry.insert(at);
                 } else {
@@ -173,6 +194,7 @@ fn judge(before: &[Row], now: &[Row], duplicates: &mut Marked) {
             }
         }
     }
+    ids
 }
 
 impl Row {
@@ -216,55 +238,39 @@ impl Row {
     }
 }
 
-impl Rows {
-    fn filed() -> Result<Self> {
+impl Filed {
+    fn new() -> Result<Self> {
         // nameless: the system frees it, however this process ends
         let file = tempfile::tempfile().map_err(spilling)?;
-        Ok(Self::Filed { file: BufWriter::with_capacity(32 << 10, file), rows: 0 })
+        Ok(Self { file: BufWriter::with_capacity(32 << 10, file), rows: 0 })
     }
 
     fn push(&mut self, row: Row) -> Result<()> {
-        match self {
-            Self::Held(held) => held.push(row),
-            Self::Filed { file, rows } => {
-                file.write_all(&row.to_bytes()).map_err(spilling)?;
-                *rows += 1;
-            }
-        }
-        Ok(())
+        self.rows += 1;
+        self.file.write_all(&row.to_bytes()).map_err(spilling)
     }
 
-    fn read(&mut self) -> Result<std::borrow::Cow<'_, [Row]>> {
-        match self {
-            Self::Held(held) => Ok(held.as_slice().into()),
-            Self::Filed { file, rows } => {
-                file.flush().map_err(spilling)?;
-                let file = file.get_mut();
-                file.rewind().map_err(spilling)?;
-                let mut reader = BufReader::with_capacity(256 << 10, file);
-                let mut bytes = [0; Row::BYTES];
-                let mut read = Vec::with_capacity(*rows);
-                for _ in 0..*rows {
-                    reader.read_exact(&mut bytes).map_err(spilling)?;
-                    read.push(Row::from_bytes(&bytes));
-                }
-                Ok(read.into())
-            }
+    fn read(&mut self) -> Result<Vec<Row>> {
+        self.file.flush().map_err(spilling)?;
+        let file = self.file.get_mut();
+        file.rewind().map_err(spilling)?;
+        let mut reader = BufReader::with_capacity(256 << 10, file);
+        let mut bytes = [0; Row::BYTES];
+        let mut read = Vec::with_capacity(self.rows);
+        for _ in 0..self.rows {
+            reader.read_exact(&mut bytes).map_err(spilling)?;
+            read.push(Row::from_bytes(&bytes));
         }
+        Ok(read)
     }
 
     fn clear(&mut self) -> Result<()> {
-        match self {
-            Self::Held(held) => held.clear(),
-            Self::Filed { file, rows } => {
-                // what is still buffered belongs to the old rows
-                file.flush().map_err(spilling)?;
-                let file = file.get_mut();
-                file.set_len(0).map_err(spilling)?;
-                file.rewind().map_err(spilling)?;
-                *rows = 0;
-            }
-        }
+        // what is still buffered belongs to the old rows
+        self.file.flush().map_err(spilling)?;
+        let file = self.file.get_mut();
+        file.set_len(0).map_err(spilling)?;
+        file.rewind().map_err(spilling)?;
+        self.rows = 0;
         Ok(())
     }
 }

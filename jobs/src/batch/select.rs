@@ -9,8 +9,9 @@ use crate::project::settings::{AggregateFile, Pipeline, Settings};
 use deltaworks_core::windows::Granularity;
 use std::sync::Arc;
 
-/// Share of the memory budget for hash tables, sorts and join sides. The rest is ids, files and batches.
-const ENGINE_SHARE: usize = 4;
+/// Share of the memory budget for hash tables, sorts and join sides; ids have the other. Files and batches that are read
+/// and written come on top.
+const ENGINE_SHARE: usize = 2;
 
 /// A pipeline and the selected aggregates of it.
 pub struct Job {

@@ -70,7 +70,7 @@ async fn little_memory_gives_the_same_bits() {
     assert!(roomy.duplicates > 300, "{roomy:?}");
     let expected = published(&kit).await;
     assert!(expected.len() > 1_000, "{}", expected.len());
-    let (tight, again) = run(&mut kit, 12 << 20).await;
+    let (tight, again) = run(&mut kit, 6 << 20).await;
     assert!(tight.error.is_none(), "{tight:?}");
     assert!(again > 0, "memory was not too small for anything");
     assert_eq!((tight.units.changed, tight.units.unchanged), (0, roomy.units.changed), "{tight:?}");
