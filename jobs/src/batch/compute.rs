@@ -173,7 +173,7 @@ impl<'a> Compute<'a> {
             let message = format!("{}; {why}", error.message);
             return Err(Error { message, ..error }.hint("set `memory` in deltaworks.yaml to more"));
         }
-        tracing::info!(buckets = more, "memory is too small for all keys at once: begin again with buckets of keys");
+        tracing::info!(buckets = more, why = %error.message, "memory is too small for all keys at once: begin again with buckets of keys");
         Meter::add(&self.meter.begun_again, 1);
         self.buckets = more;
         for aggregate in &mut self.aggregates {

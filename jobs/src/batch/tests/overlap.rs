@@ -14,7 +14,7 @@ use deltaworks_core::units::{Entry, Fingerprint, Interval, Unit};
 use deltaworks_core::windows::Instant;
 use futures::TryStreamExt;
 use futures::future::join_all;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -211,27 +211,28 @@ async fn a_run_gives_up_where_another_is_always_first() {
 async fn compaction_meanwhile_changes_nothing() {
     let (kit, rows) = landed().await;
     let dates = ["1970-01-01", "1970-01-02", "1970-01-03", "1970-01-04"];
-    let over = AtomicBool::new(false);
+    let (over, compacted) = (AtomicBool::new(false), AtomicU64::new(0));
     let compacting = async {
-        let mut compacted = 0;
         while !over.load(Relaxed) {
             for date in dates {
                 kit.compact(date).await;
-                compacted += 1;
+                compacted.fetch_add(1, Relaxed);
             }
         }
-        compacted
     };
     let computing = async {
         let reports = [kit.batch_well().await, kit.batch_well().await, {
             let options = BatchOptions { forced: true, ..kit.options() };
             kit.batch(&options).await
         }];
+        while compacted.load(Relaxed) < 8 {
+            let late = kit.batch_well().await;
+            assert!(late.is_idle(), "{late:?}");
+        }
         over.store(true, Relaxed);
         reports
     };
-    let ([first, idle, forced], compacted) = tokio::join!(computing, compacting);
-    assert!(compacted > 8, "{compacted}");
+    let ([first, idle, forced], ()) = tokio::join!(computing, compacting);
     assert_eq!((first.units.changed, first.rows), (8, 40), "{first:?}");
     assert!(idle.is_idle(), "{idle:?}");
     assert!(forced.error.is_none() && forced.units.changed == 0 && forced.units.unchanged == 8, "{forced:?}");

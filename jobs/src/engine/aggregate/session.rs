@@ -15,7 +15,7 @@ use deltalake::datafusion::catalog::{
 };
 use deltalake::datafusion::execution::SessionState;
 use deltalake::datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use deltalake::datafusion::execution::memory_pool::FairSpillPool;
+use deltalake::datafusion::execution::memory_pool::GreedyMemoryPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::execution::session_state::SessionStateBuilder;
 use deltalake::datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF, lit};
@@ -73,9 +73,10 @@ impl Session {
             .set_str("datafusion.execution.time_zone", "UTC")
             // above 1 the probe never skips: `percentile_cont` panics when it does, and states must be compact
             .set_str("datafusion.execution.skip_partial_aggregation_probe_ratio_threshold", "1.1");
-        // nothing is spilled: states of all keys would be held in the end, so fewer keys at a time are the way out
+        // nothing is spilled, since states of all keys would be held in the end: fewer keys at a time are the way out.
+        // So nobody needs a fair share, and who needs much may have it
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-        let pool = Arc::new(FairSpillPool::new(limits.memory_bytes));
+        let pool = Arc::new(GreedyMemoryPool::new(limits.memory_bytes));
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk);
         let rules = Optimizer::new().rules.into_iter().filter(|r| !DROPPED_RULES.contains(&r.name())).collect();
         let mut state = SessionStateBuilder::new()
