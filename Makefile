@@ -53,6 +53,7 @@ e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO
 	export E2E_TRUTH="$(abspath $(target))/e2e-truth"; \
 	export DELTAWORKS_E2E_S3="s3://$$DELTAWORKS_S3_BUCKET/conformance"; \
 	rm -rf "$$E2E_TRUTH"; mkdir -p "$$E2E_TRUTH"; \
+	$(venv)/bin/python fixtures/cases/expected.py; \
 	cargo test --workspace --lib -- --ignored on_s3; \
 	cargo test --workspace --test it -- --ignored e2e --test-threads=3; \
 	for truth in "$$E2E_TRUTH"/*.jsonl; do \
