@@ -265,11 +265,12 @@ impl Definition {
             let schema = values.schema();
             let streams = execute_stream_partitioned(values, self.session.state.task_ctx())?;
             let parts = streams.into_iter().map(|stream| tapped(stream, Arc::clone(&counted))).collect();
-            let keys = self.halves.keys();
-            self.above.run(Rows::new(schema, parts), keys, &self.session).await
+            self.above.run(Rows::new(schema, parts), &self.session).await
         };
         let rows = rows.await.map_err(|e| self.failed(e))?;
-        let rows = rows.iter().map(|batch| self.with_windows(batch, granularity)).collect::<Result<_>>()?;
+        let rows: Vec<RecordBatch> =
+            rows.iter().map(|batch| self.with_windows(batch, granularity)).collect::<Result<_>>()?;
+        let rows = vec![self.sorted(&rows).map_err(|e| engine_error(e.into()))?];
         let counted = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Finished { granularity, rows, counted })
     }
@@ -300,10 +301,8 @@ impl Definition {
     }
 
     fn failed(&self, error: DataFusionError) -> Error {
-        let too_little = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
-        let error = engine_error(error);
-        let error = Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error };
-        if too_little { error.because(OutOfMemory) } else { error }
+        let error = marked(error);
+        Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error }
     }
 }
 
@@ -317,6 +316,17 @@ struct OutOfMemory;
 #[must_use]
 pub fn is_out_of_memory(error: &Error) -> bool {
     error.source.as_ref().is_some_and(|source| source.is::<OutOfMemory>())
+}
+
+/// An engine's error; one of memory stays one, also if it has come through the streams of another plan.
+fn marked(error: DataFusionError) -> Error {
+    let too_little = match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => true,
+        DataFusionError::External(inner) => inner.downcast_ref::<Error>().is_some_and(is_out_of_memory),
+        _ => false,
+    };
+    let error = engine_error(error);
+    if too_little { error.because(OutOfMemory) } else { error }
 }
 
 /// One part of states.
@@ -341,7 +351,7 @@ async fn collect(
 fn tapped(values: SendableRecordBatchStream, counted: Arc<Mutex<BTreeMap<i64, Counted>>>) -> Batches {
     values
         .map(move |batch| {
-            let batch = batch.map_err(engine_error)?;
+            let batch = batch.map_err(marked)?;
             let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
             count(&batch, &mut counted)
                 .ok_or_else(|| Error::new(Stage::Query, Class::Internal, "an aggregation came without its counts"))?;

@@ -3,9 +3,8 @@
 
 use super::canonical::over_results;
 use super::columns::OutputColumn;
-use super::compute::Finished;
 use super::definition::Definition;
-use super::halves::{COUNTS, WINDOW, key_column, result_column};
+use super::halves::{COUNTS, WINDOW, result_column};
 use super::rows::Rows;
 use super::session::Session;
 use super::shape::Parts;
@@ -45,29 +44,22 @@ impl Above {
         Ok(Self { having, list: list.collect::<EngineResult<_>>()?, calls })
     }
 
-    /// The plan over `values`: window start, the user's columns, the counts; by window and keys.
-    fn plan(&self, values: Arc<Rows>, keys: usize) -> EngineResult<LogicalPlan> {
+    /// The plan over `values`: window start, the user's columns, the counts.
+    fn plan(&self, values: Arc<Rows>) -> EngineResult<LogicalPlan> {
         let mut plan = LogicalPlanBuilder::scan(VALUES, provider_as_source(values), None)?;
         // what has duplicates only is no window
         plan = plan.filter(col(result_column(self.calls)).gt(lit(0_i64)))?;
         if let Some(having) = &self.having {
             plan = plan.filter(having.clone())?;
         }
-        let order = std::iter::once(WINDOW.to_owned()).chain((0..keys).map(key_column));
-        plan = plan.sort(order.map(|name| col(name).sort(true, false)))?;
         let counts = COUNTS.iter().enumerate().map(|(n, name)| col(result_column(self.calls + n)).alias(*name));
         let list = std::iter::once(col(WINDOW).alias("window_start")).chain(self.list.iter().cloned()).chain(counts);
         plan.project(list)?.build()
     }
 
     /// Rows of a result out of values: `window_start`, the user's columns, the counts.
-    pub(super) async fn run(
-        &self,
-        values: Arc<Rows>,
-        keys: usize,
-        session: &Session,
-    ) -> EngineResult<Vec<RecordBatch>> {
-        let plan = session.state.create_physical_plan(&self.plan(values, keys)?).await?;
+    pub(super) async fn run(&self, values: Arc<Rows>, session: &Session) -> EngineResult<Vec<RecordBatch>> {
+        let plan = session.state.create_physical_plan(&self.plan(values)?).await?;
         collect(plan, session.state.task_ctx()).await
     }
 }
@@ -95,26 +87,8 @@ impl Definition {
         result_schema(&self.columns)
     }
 
-    /// One result of those of all buckets, of one granularity: its rows in the order that they have when
-    /// all keys are taken at once.
-    ///
-    /// # Errors
-    /// [`Class::Internal`] if they are not results of this definition.
-    pub fn unite(&self, buckets: Vec<Finished>) -> Result<Option<Finished>> {
-        let mut buckets = buckets.into_iter();
-        let Some(mut all) = buckets.next() else { return Ok(None) };
-        for bucket in buckets {
-            all.rows.extend(bucket.rows);
-            for (start, counted) in bucket.counted {
-                all.counted.entry(start).or_default().add(counted);
-            }
-        }
-        all.rows = vec![self.sorted(&all.rows).map_err(|e| engine_error(e.into()))?];
-        Ok(Some(all))
-    }
-
     /// By window and keys.
-    fn sorted(&self, rows: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn sorted(&self, rows: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
         let rows = concat_batches(&self.result_schema(), rows)?;
         let mut keys: Vec<&OutputColumn> = self.keys().collect();
         keys.sort_by_key(|column| column.key);

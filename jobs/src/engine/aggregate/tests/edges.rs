@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use rstest::rstest;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -159,9 +160,14 @@ async fn buckets_of_keys_make_the_whole(#[case] sql: &str) {
     }
     assert!(definition.keys().count() == 0 || spread > 1, "keys are spread");
     for (n, whole) in whole.into_iter().enumerate() {
-        let united = definition.unite(buckets.iter().map(|b| b[n].clone()).collect()).unwrap().unwrap();
-        assert_eq!(united.counted, whole.counted);
-        assert_eq!(one(&united.rows), one(&whole.rows));
+        let of_bucket = || buckets.iter().map(|finished| &finished[n]);
+        let mut counted: BTreeMap<i64, Counted> = BTreeMap::new();
+        for (start, more) in of_bucket().flat_map(|finished| &finished.counted) {
+            counted.entry(*start).or_default().add(*more);
+        }
+        assert_eq!(counted, whole.counted);
+        let united: Vec<RecordBatch> = of_bucket().flat_map(|finished| finished.rows.clone()).collect();
+        assert_eq!(definition.sorted(&united).unwrap(), one(&whole.rows));
     }
 }
 
@@ -232,8 +238,15 @@ async fn too_little_memory_is_told_apart() {
     let definition = define("SELECT town, median(stops) AS m FROM trips GROUP BY town", &small).await;
     let many: Vec<Trip> = (0..40_000).map(|n| Trip { stops: n, ..trip(n * HOUR_US, "a") }).collect();
     let parts = vec![many.chunks(4_000).map(rows).collect()];
-    let error = definition.partial(streams(parts), Life::Pass).await.unwrap_err();
+    let error = definition.partial(streams(parts.clone()), Life::Pass).await.unwrap_err();
     assert!(is_out_of_memory(&error), "{error:?}");
+    // also where it comes through the streams of the plan above the aggregation
+    let roomy = define("SELECT town, median(stops) AS m FROM trips GROUP BY town", &session(1)).await;
+    let states = roomy.partial(streams(parts), Life::Pass).await.unwrap();
+    for (granularity, states) in roomy.rollups(&states, &roomy.granularities).await.unwrap() {
+        let error = definition.finish_one(&states, granularity).await.unwrap_err();
+        assert!(is_out_of_memory(&error), "{granularity}: {error:?}");
+    }
 }
 
 #[tokio::test]
