@@ -4,7 +4,7 @@
 //! All are whole processes, in turn, on one local lake that `stream` landed. The results of the three
 //! engines are compared, so that no time is the time of a wrong answer.
 
-use super::measure::{Cost, measure, number, tried};
+use super::measure::{Cost, deltaworks, measure, number, tried};
 use serde_json::{Value, json};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -114,24 +114,17 @@ impl Bench {
     fn lake(&self, name: &str) -> Lake<'_> {
         let topic = format!("bench-{name}-{}", std::process::id());
         let lake = Lake { bench: self, topic, folder: self.folder.join(name) };
-        lake.run(&["topics", "create", "small", "--partitions", "4"]);
+        measure(&mut lake.command(&["topics", "create", "small", "--partitions", "4"]));
         lake
     }
 }
 
 impl Lake<'_> {
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
-        let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/bench");
-        command.args(args).args(["--project", project, "--quiet"]).env("KAFKA_BROKERS", &self.bench.brokers);
+        let mut command = deltaworks(&self.bench.brokers, args);
         command.env("BENCH_TOPIC_SMALL", &self.topic).env("BENCH_GROUP", &self.topic);
-        command.env("DELTAWORKS_LAKE", &self.folder).stdout(Stdio::null());
+        command.env("DELTAWORKS_LAKE", &self.folder);
         command
-    }
-
-    fn run(&self, args: &[&str]) {
-        let status = self.command(args).status().unwrap();
-        assert!(status.success(), "{args:?}: {status}");
     }
 
     /// Sends events and lands them.

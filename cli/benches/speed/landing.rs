@@ -3,10 +3,10 @@
 //! Both are whole processes on the same topics, in turn: this program started again as the limit
 //! (`limit.rs`), and `deltaworks stream --until-caught-up` with its default configuration.
 
-use super::measure::{Cost, measure, median, number};
+use super::measure::{Cost, deltaworks, measure, median, number};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const PARTITIONS: &str = "4";
 
@@ -31,13 +31,10 @@ struct Bench {
 impl Bench {
     fn shape(&self, shape: &str, runs: u64) -> Value {
         let topic = format!("bench-{shape}-{}", std::process::id());
-        self.deltaworks(&topic, shape, &["topics", "create", shape, "--partitions", PARTITIONS]);
+        measure(&mut self.command(&topic, shape, &["topics", "create", shape, "--partitions", PARTITIONS]));
         let count = self.events.to_string();
-        self.deltaworks(
-            &topic,
-            shape,
-            &["produce", shape, "--shape", shape, "--count", &count, "--start", "2026-01-05T08:00:00Z"],
-        );
+        let produce = ["produce", shape, "--shape", shape, "--count", &count, "--start", "2026-01-05T08:00:00Z"];
+        measure(&mut self.command(&topic, shape, &produce));
         let (mut limits, mut streams) = (Vec::new(), Vec::new());
         for run in 0..runs {
             let dir = self.folder.join(format!("{shape}-{run}"));
@@ -77,16 +74,9 @@ impl Bench {
     }
 
     fn command(&self, topic: &str, shape: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
-        let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/bench");
-        command.args(args).args(["--project", project, "--quiet"]).env("KAFKA_BROKERS", &self.brokers);
+        let mut command = deltaworks(&self.brokers, args);
         command.env("DELTAWORKS_LAKE", self.folder.join("unused"));
-        command.env(format!("BENCH_TOPIC_{}", shape.to_uppercase()), topic).stdout(Stdio::null());
+        command.env(format!("BENCH_TOPIC_{}", shape.to_uppercase()), topic);
         command
-    }
-
-    fn deltaworks(&self, topic: &str, shape: &str, args: &[&str]) {
-        let status = self.command(topic, shape, args).status().unwrap();
-        assert!(status.success(), "{args:?}: {status}");
     }
 }

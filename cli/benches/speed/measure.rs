@@ -1,7 +1,7 @@
 //! Whole processes, as the kernel counts them.
 
 use serde_json::{Value, json};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// One process, as the kernel saw it.
@@ -19,6 +19,14 @@ impl Cost {
     pub fn json(&self) -> Value {
         json!({ "cpu_seconds": self.cpu_s, "seconds": self.wall_s, "peak_rss_mib": self.rss_mib })
     }
+}
+
+/// `deltaworks` with the bench's project, on a broker; what it prints is dropped.
+pub fn deltaworks(brokers: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
+    let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/bench");
+    command.args(args).args(["--project", project, "--quiet"]).env("KAFKA_BROKERS", brokers).stdout(Stdio::null());
+    command
 }
 
 /// Runs a command to its end, which must be a success.

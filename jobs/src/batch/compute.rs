@@ -34,7 +34,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Times as many buckets of keys when memory was too small.
-const BUCKETS_TIMES: u32 = 4;
+const BUCKETS_TIMES: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
 /// With more buckets than this, reading values again and again would take too long.
 const BUCKETS_MAX: u32 = 64;
 
@@ -162,7 +162,7 @@ impl<'a> Compute<'a> {
 
     /// Begins all units that are left again, with fewer keys at a time.
     fn begin_again(&mut self, error: Error) -> Result<()> {
-        let more = self.buckets.saturating_mul(NonZeroU32::MIN.saturating_add(BUCKETS_TIMES - 1));
+        let more = self.buckets.saturating_mul(BUCKETS_TIMES);
         let can_split = self.aggregates.iter().any(|a| !a.units.is_empty() && a.definition.has_keys());
         if more.get() > BUCKETS_MAX || !can_split {
             let why = if can_split {

@@ -125,8 +125,7 @@ impl<const N: usize> Limbs<N> {
             let mut bytes = [0; 16];
             bytes[position % 4..position % 4 + magnitude.len()].copy_from_slice(magnitude);
             let value = u128::from_le_bytes(bytes);
-            let pieces = [0, 32, 64, 96].map(|shift| (value >> shift) as u64 & LOW);
-            limbs.iter_mut().zip(pieces).for_each(|(limb, piece)| *limb += sign * piece as i64);
+            limbs.iter_mut().zip(digits_of(value)).for_each(|(limb, digit)| *limb += sign * digit as i64);
             return;
         }
         for (i, byte) in magnitude.iter().enumerate() {
@@ -184,8 +183,7 @@ impl<const N: usize> Limbs<N> {
     }
 
     fn add_u128(&mut self, limb: usize, value: u128, negative: bool) {
-        let pieces = [0, 32, 64, 96].map(|shift| (value >> shift) as u64 & LOW);
-        self.add_pieces(limb, pieces, negative);
+        self.add_pieces(limb, digits_of(value), negative);
     }
 
     #[inline]
@@ -279,6 +277,12 @@ fn parts(value: f64) -> Parts {
     let fraction = bits & ((1 << 52) - 1);
     let hidden = u64::from(exponent != 0) << 52;
     Parts { mantissa: fraction | hidden, exponent: exponent.max(1), negative: value.is_sign_negative() }
+}
+
+/// The digits of a number, 32 bits each, least first.
+#[inline]
+fn digits_of(value: u128) -> [u64; 4] {
+    [0, 32, 64, 96].map(|shift| (value >> shift) as u64 & LOW)
 }
 
 #[inline]

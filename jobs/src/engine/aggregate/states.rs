@@ -79,7 +79,8 @@ impl States {
     /// Bytes in memory.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.batches().map(RecordBatch::get_array_memory_size).sum()
+        let mut held = Held::default();
+        self.batches().fold(0, |_, batch| held.add(batch))
     }
 
     /// Those of windows that start before `at`, and the others.
