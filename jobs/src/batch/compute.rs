@@ -314,13 +314,7 @@ fn schedule(input: &Input, aggregates: &[Aggregate<'_>], memory_bytes: usize) ->
 /// The states of one date: of what counts, and of copies.
 async fn states(definition: &Definition, share: Share, bucket: Bucket) -> Result<States> {
     let Share { counted, duplicates } = share;
-    let take = Take { life: Life::Pass, bucket };
-    if duplicates.is_empty() {
-        return definition.partial(counted, take).await;
-    }
-    let (counted, copies) =
-        futures::future::try_join(definition.partial(counted, take), definition.duplicates(duplicates, take)).await?;
-    definition.merge([counted, copies]).await
+    definition.partial_with_duplicates(counted, duplicates, Take { life: Life::Pass, bucket }).await
 }
 
 impl Read {

@@ -5,27 +5,27 @@
 //! brings the ids of each date once, dates ascending; rows are known by their number in that date.
 //!
 //! Ids are 128-bit hashes: among 10^10 ids two different ones meet with a chance of about 10^-19.
-//! Rows are dealt out by hash into buckets, and one bucket is judged at a time. With one bucket they
-//! stay in memory; with more they wait in a temporary file, so that memory is bounded by the largest
-//! bucket and not by the date.
+//! Rows are dealt out by hash into buckets, and one bucket is judged at a time. Where two dates fit in
+//! memory they wait there, in buckets so small that a processor's cache holds one; otherwise in temporary
+//! files, so that memory is bounded by the largest bucket and not by the date.
 //!
 //! Invariants: D1 of all rows of an id in one date, if the day before has none, exactly the least
 //! counts; if it has one, none counts; D2 the verdict does not depend on the order of rows, nor on
 //! how many buckets there are.
 
 use crate::error::{Class, Error, Result, Stage};
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 
-/// Bytes that one row takes while its bucket is judged: itself, and its place in the table of its date, of
-/// which half may be empty.
-pub const ROW_BYTES: usize = size_of::<Row>() + 2 * (size_of::<([u64; 2], u32)>() + 1);
-
-/// The ids of one date, each with the place of the row that counts.
-type Ids = HashMap<[u64; 2], u32, FixedState>;
+/// Rows of a bucket that is held in memory.
+const HELD_ROWS: usize = 8_192;
+/// Bytes that one row takes in memory: itself, and a share of what a bucket has more than its even part.
+const HELD_ROW_BYTES: usize = size_of::<Row>() + size_of::<Row>() / 16;
+/// Bytes that one row takes while its bucket is judged out of a file: itself, and its place in the table of
+/// ids, of which half may be empty.
+const FILED_ROW_BYTES: usize = size_of::<Row>() + 2 * (size_of::<Seen>() + 1);
 
 /// What decides between two rows with one id: the least counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +44,7 @@ pub struct Order {
 
 #[derive(Debug, Clone, Copy)]
 struct Row {
-    id: [u64; 2],
+    id: Id,
     order: Order,
     number: u32,
 }
@@ -84,13 +84,27 @@ impl Marked {
 #[derive(Debug)]
 pub struct Dedup {
     buckets: Vec<Bucket>,
+    ids: Ids,
 }
 
 /// Rows whose hash falls here: ids of the day before, and rows of the date that is being read.
 #[derive(Debug)]
 enum Bucket {
-    Held { before: Ids, now: Vec<Row> },
+    Held { before: Vec<Id>, now: Vec<Row> },
     Filed { before: Filed, now: Filed },
+}
+
+type Id = [u64; 2];
+
+/// The ids of one bucket.
+#[derive(Debug, Default)]
+struct Ids(HashTable<Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    id: Id,
+    /// Index of the row that counts; none for an id of the day before.
+    counts: Option<u32>,
 }
 
 /// Rows in a file.
@@ -107,15 +121,33 @@ impl Dedup {
     /// # Errors
     /// [`Class::Outside`] if a temporary file is needed and cannot be made.
     pub fn new(rows_max: u64, memory_bytes: usize) -> Result<Self> {
-        let buckets = (rows_max as usize).saturating_mul(ROW_BYTES).div_ceil(memory_bytes.max(1)).max(1);
-        let bucket = || -> Result<Bucket> {
-            Ok(if buckets == 1 {
-                Bucket::Held { before: Ids::default(), now: Vec::new() }
-            } else {
-                Bucket::Filed { before: Filed::new()?, now: Filed::new()? }
-            })
-        };
-        Ok(Self { buckets: (0..buckets).map(|_| bucket()).collect::<Result<_>>()? })
+        let rows_max = rows_max as usize;
+        if rows_max.saturating_mul(HELD_ROW_BYTES) <= memory_bytes {
+            return Ok(Self::held(rows_max.div_ceil(2 * HELD_ROWS).max(1)));
+        }
+        Self::filed(rows_max.saturating_mul(FILED_ROW_BYTES).div_ceil(memory_bytes.max(1)))
+    }
+
+    fn held(buckets: usize) -> Self {
+        let bucket = || Bucket::Held { before: Vec::new(), now: Vec::new() };
+        Self { buckets: (0..buckets).map(|_| bucket()).collect(), ids: Ids::default() }
+    }
+
+    fn filed(buckets: usize) -> Result<Self> {
+        let bucket = || Ok(Bucket::Filed { before: Filed::new()?, now: Filed::new()? });
+        Ok(Self { buckets: (0..buckets).map(|_| bucket()).collect::<Result<_>>()?, ids: Ids::default() })
+    }
+
+    /// Begins a date of `rows` rows.
+    pub fn begin_date(&mut self, rows: u64) {
+        let each = (rows as usize).div_ceil(self.buckets.len());
+        // hashes fall evenly; what falls elsewhere makes its bucket grow
+        let each = each + each / 16;
+        for bucket in &mut self.buckets {
+            if let Bucket::Held { now, .. } = bucket {
+                now.reserve_exact(each);
+            }
+        }
     }
 
     /// Brings one row of the current date.
@@ -142,12 +174,14 @@ impl Dedup {
         for bucket in &mut self.buckets {
             match bucket {
                 Bucket::Held { before, now } => {
-                    *before = judge(before, now, &mut duplicates);
+                    self.ids.judge(before.iter().copied(), now, &mut duplicates);
+                    before.clear();
+                    before.extend(now.iter().map(|row| row.id));
                     now.clear();
                 }
                 Bucket::Filed { before, now } => {
-                    let ids = before.read()?.iter().map(|row| (row.id, 0)).collect();
-                    judge(&ids, &now.read()?, &mut duplicates);
+                    let ids = before.read()?.into_iter().map(|row| row.id);
+                    self.ids.judge(ids, &now.read()?, &mut duplicates);
                     std::mem::swap(before, now);
                     now.clear()?;
                 }
@@ -171,30 +205,46 @@ impl Dedup {
     }
 }
 
-/// Marks the copies of a date; all of its ids.
-fn judge(before: &Ids, now: &[Row], duplicates: &mut Marked) -> Ids {
-    let mut ids = Ids::with_capacity_and_hasher(now.len(), FixedState::default());
-    for (at, row) in (0_u32..).zip(now) {
-        let is_old = before.contains_key(&row.id);
-        match ids.entry(row.id) {
-            Entry::Vacant(entry) => {
-                entry.insert(at);
-                if is_old {
-                    duplicates.insert(row.number);
-                }
+impl Ids {
+    /// Marks the copies of a date in one bucket.
+    fn judge(&mut self, before: impl ExactSizeIterator<Item = Id>, now: &[Row], duplicates: &mut Marked) {
+        self.0.clear();
+        self.0.reserve(before.len() + now.len(), Seen::hash);
+        for id in before {
+            if let Entry::Vacant(free) = self.entry(id) {
+                free.insert(Seen { id, counts: None });
             }
-            Entry::Occupied(mut entry) => {
-                let other = &now[*entry.get() as usize];
-                if !is_old && row.order < other.order {
-                    duplicates.insert(other.number);
-                    entry.insert(at);
-                } else {
-                    duplicates.insert(row.number);
+        }
+        for (at, row) in (0_u32..).zip(now) {
+            match self.entry(row.id) {
+                Entry::Vacant(free) => {
+                    free.insert(Seen { id: row.id, counts: Some(at) });
                 }
+                Entry::Occupied(mut seen) => match &mut seen.get_mut().counts {
+                    Some(counts) if row.order < now[*counts as usize].order => {
+                        duplicates.insert(now[*counts as usize].number);
+                        *counts = at;
+                    }
+                    _ => duplicates.insert(row.number),
+                },
             }
         }
     }
-    ids
+
+    fn entry(&mut self, id: Id) -> Entry<'_, Seen> {
+        self.0.entry(Seen::hash_of(id), |seen| seen.id == id, Seen::hash)
+    }
+}
+
+impl Seen {
+    fn hash(&self) -> u64 {
+        Self::hash_of(self.id)
+    }
+
+    /// The upper half has chosen the bucket.
+    const fn hash_of(id: Id) -> u64 {
+        id[1]
+    }
 }
 
 impl Row {
@@ -309,10 +359,9 @@ mod tests {
             .collect()
     }
 
-    fn run(dates: &[Vec<(u128, Order)>], buckets: usize) -> Vec<Vec<u32>> {
-        let mut dedup = Dedup::new(buckets as u64, ROW_BYTES).unwrap();
-        assert_eq!(dedup.buckets.len(), buckets);
+    fn run(dates: &[Vec<(u128, Order)>], mut dedup: Dedup) -> Vec<Vec<u32>> {
         let judged = dates.iter().map(|rows| {
+            dedup.begin_date(rows.len() as u64);
             for (number, (id, order)) in (0..).zip(rows) {
                 // spread over the hash's high bits, which choose the bucket
                 dedup.push(id.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835), *order, number).unwrap();
@@ -336,10 +385,11 @@ mod tests {
                 (0..).zip(rows).map(|(n, (id, event, kafka))| (*id, order(*event, *kafka, n))).collect()
             }).collect();
             let want = naive(&dates);
-            prop_assert_eq!(&run(&dates, buckets), &want);
+            prop_assert_eq!(&run(&dates, Dedup::held(buckets)), &want);
+            prop_assert_eq!(&run(&dates, Dedup::filed(buckets).unwrap()), &want);
             // the order of rows decides nothing
             let turned: Vec<Vec<_>> = dates.iter().map(|rows| rows.iter().rev().copied().collect()).collect();
-            let back: Vec<Vec<u32>> = run(&turned, buckets).iter().zip(&dates).map(|(copies, rows)| {
+            let back: Vec<Vec<u32>> = run(&turned, Dedup::held(buckets)).iter().zip(&dates).map(|(copies, rows)| {
                 let mut numbers: Vec<u32> = copies.iter().map(|n| rows.len() as u32 - 1 - n).collect();
                 numbers.sort_unstable();
                 numbers
@@ -358,6 +408,18 @@ mod tests {
         assert_eq!(dedup.end_date().unwrap().count(), 0);
         dedup.push(7, order(0, None, 2), 0).unwrap();
         assert_eq!(dedup.end_date().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn rows_wait_in_files_only_where_two_dates_do_not_fit_in_memory() {
+        let held = |rows: usize, bytes: usize| {
+            let dedup = Dedup::new(rows as u64, bytes).unwrap();
+            (dedup.buckets.iter().all(|b| matches!(b, Bucket::Held { .. })), dedup.buckets.len())
+        };
+        assert_eq!(held(0, 0), (true, 1));
+        assert_eq!(held(4 * HELD_ROWS, 4 * HELD_ROWS * HELD_ROW_BYTES), (true, 2));
+        assert_eq!(held(1_000, 1_000 * HELD_ROW_BYTES - 1), (false, 2));
+        assert_eq!(held(1_000, 100 * FILED_ROW_BYTES), (false, 10));
     }
 
     #[test]

@@ -95,6 +95,9 @@ impl IdScan {
         }
         let (mut outside, mut places) = (Marked::default(), RowSum::default());
         if let Some(files) = files {
+            if let Some(dedup) = &mut self.dedup {
+                dedup.begin_date(files.rows);
+            }
             let mut digests = self.reader.read(input, files, parts);
             while let Some(digest) = digests.next().await.transpose()? {
                 Meter::add(&meter.rows, digest.places.rows + digest.outside.len() as u64);

@@ -16,12 +16,12 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use deltalake::logstore::object_store::{self, ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
+use hashbrown::HashSet;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -30,6 +30,8 @@ const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 const ROW_GROUP_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows that must have been seen before texts are said to be unique.
 const UNIQUE_ROWS_MIN: usize = 1_024;
+/// Rows that are looked at.
+const UNIQUE_ROWS_MAX: usize = 65_536;
 /// Texts in statistics are cut to this many bytes, as Delta's other writers do.
 const STATISTICS_BYTES_MAX: usize = 32;
 /// Larger files are uploaded in parts of this size.
@@ -137,8 +139,9 @@ pub struct EncodedFile {
     pub stats: String,
 }
 
-/// Whether most values are there once. Too few rows say nothing.
+/// Whether most values are there once, by those that come first. Too few rows say nothing.
 fn hardly_repeats(column: &ArrayRef) -> bool {
+    let column = column.slice(0, column.len().min(UNIQUE_ROWS_MAX));
     let rows = column.len() - column.null_count();
     let distinct: HashSet<&[u8]> = match column.data_type() {
         DataType::Utf8 => column.as_string::<i32>().iter().flatten().map(str::as_bytes).collect(),

@@ -6,6 +6,7 @@
 //! time, and says nothing of it.
 
 use super::definition::Definition;
+use super::grouping::{Finishing, Grouping};
 use super::halves::{COUNTS, Role};
 use super::rows::{Batches, Rows};
 use super::scalars::{Bins, window_starts};
@@ -14,16 +15,22 @@ use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use deltalake::datafusion::common::runtime::SpawnedTask;
 use deltalake::datafusion::common::{DataFusionError, Result as EngineResult, resources_err};
 use deltalake::datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream_partitioned};
 use deltaworks_core::windows::{Granularity, nests};
 use futures::StreamExt;
 use futures::future::try_join_all;
+use futures::stream::{BoxStream, SelectAll, select_all};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Values that are finished at a time, unless their states are large.
+const VALUES_ROWS: usize = 8_192;
+/// Bytes of states that are finished at a time, if that is more than one.
+const VALUES_BYTES: usize = 4 << 20;
 
 /// How long states live, which decides how fine their windows are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +98,15 @@ pub struct Counted {
     pub filled: i64,
 }
 
+/// What a batch is to a grouping.
+#[derive(Debug, Clone, Copy)]
+enum Eats {
+    Rows(Role),
+    States,
+}
+
+type Portions = BoxStream<'static, EngineResult<(Eats, RecordBatch)>>;
+
 impl Counted {
     pub(super) const fn add(&mut self, other: Self) {
         self.keys += other.keys;
@@ -102,42 +118,50 @@ impl Counted {
 }
 
 impl Definition {
-    /// States of `rows` by base window: one per key if they are to be stored, and for a pass too unless
-    /// memory was short. Streams hold at least the needed columns of the raw table, under their names; each
-    /// is read by a thread of its own.
+    /// States of `rows` by base window, one per key. Streams hold at least the needed columns of the raw
+    /// table, under their names; each is read by a thread of its own.
     ///
     /// # Errors
     /// A stream's own error, a value that cannot be computed, or too little memory.
     pub async fn partial(&self, rows: Vec<Batches>, take: impl Into<Take>) -> Result<States> {
-        self.partial_as(Role::Counted, rows, take.into()).await
+        self.partial_with_duplicates(rows, Vec::new(), take).await
     }
 
-    /// States of `rows` that do not count, but for the column `duplicates`: merge them with those of the
-    /// rows that do. A window and key that has nothing else makes no row.
+    /// The same, with rows that do not count but for the column `duplicates`. A window and key that has
+    /// nothing else makes no row of the result.
     ///
     /// # Errors
     /// As [`Self::partial`].
-    pub async fn duplicates(&self, rows: Vec<Batches>, take: impl Into<Take>) -> Result<States> {
-        self.partial_as(Role::Duplicates, rows, take.into()).await
-    }
-
-    async fn partial_as(&self, role: Role, rows: Vec<Batches>, take: Take) -> Result<States> {
+    pub async fn partial_with_duplicates(
+        &self,
+        counted: Vec<Batches>,
+        duplicates: Vec<Batches>,
+        take: impl Into<Take>,
+    ) -> Result<States> {
+        let take = take.into();
         let eaten = match take.life {
             Life::Pass => &self.eaten.0,
             Life::Stored => &self.eaten.1,
         };
-        let rows = Rows::new(Arc::clone(&self.source_schema), rows);
-        let parallel = self.session.parallel;
-        let reduced = async {
-            let (input, halves) = eaten.plan(&self.session, rows, take.bucket).await?;
-            match take.life {
+        let streams = async {
+            let mut parts: Vec<Vec<Portions>> = Vec::new();
+            for (role, rows) in [(Role::Counted, counted), (Role::Duplicates, duplicates)] {
+                if role == Role::Duplicates && rows.is_empty() {
+                    continue;
+                }
+                let rows = Rows::new(Arc::clone(&self.source_schema), rows);
+                let (input, halves) = eaten.plan(&self.session, rows, take.bucket).await?;
                 // rows are dealt out by key instead of states: few rows make a state, and every later step merges
-                Life::Pass => halves.partial(halves.by_key(input, parallel)?, role),
-                Life::Stored => halves.reduce(halves.by_key(halves.partial(input, role)?, parallel)?),
+                let streams = self.run(halves.by_key(input, self.session.parallel)?)?;
+                parts.resize_with(streams.len().max(parts.len()), Vec::new);
+                for (part, stream) in parts.iter_mut().zip(streams) {
+                    part.push(stream.map(move |rows| Ok((Eats::Rows(role), rows?))).boxed());
+                }
             }
+            EngineResult::Ok(parts)
         };
-        let reduced = reduced.await.map_err(|e| self.failed(e))?;
-        self.states(reduced).await
+        let parts = streams.await.map_err(|e| self.failed(e))?;
+        self.grouped(parts).await
     }
 
     /// States that were stored under this definition's states fingerprint. There may be several per window
@@ -157,7 +181,7 @@ impl Definition {
             }
             cast(batch, schema).map_err(|e| self.failed(e.into()))
         });
-        Ok(States { parts: vec![stored.collect::<Result<_>>()?] })
+        Ok(States { parts: vec![stored.collect::<Result<_>>()?], one_of_each: false })
     }
 
     /// One state per window and key out of several: of several runs, or as they were stored.
@@ -165,13 +189,11 @@ impl Definition {
     /// # Errors
     /// As [`Self::partial`].
     pub async fn merge(&self, states: impl IntoIterator<Item = States>) -> Result<States> {
-        let all = States { parts: states.into_iter().flat_map(|s| s.parts).collect() };
-        let reduced = || {
-            let halves = &self.halves;
-            halves.reduce(halves.by_key(self.node(&all.parts)?, self.session.parallel)?)
-        };
-        let reduced = reduced().map_err(|e| self.failed(e))?;
-        self.states(reduced).await
+        let all: Vec<Vec<RecordBatch>> = states.into_iter().flat_map(|s| s.parts).collect();
+        let by_key = self.node(&all).and_then(|node| self.halves.by_key(node, self.session.parallel));
+        let streams = by_key.and_then(|plan| self.run(plan)).map_err(|e| self.failed(e))?;
+        let parts = streams.into_iter().map(|stream| vec![stream.map(|states| Ok((Eats::States, states?))).boxed()]);
+        self.grouped(parts.collect()).await
     }
 
     /// The results of all granularities, from fine to coarse, from states by base window.
@@ -233,12 +255,15 @@ impl Definition {
     /// As [`Self::finish`].
     pub async fn rollup(&self, states: &States, granularity: Granularity) -> Result<States> {
         let (parts, changed) = self.rebin(states, granularity).map_err(|e| self.failed(e))?;
-        let rebinned = States { parts };
-        if !changed {
-            return Ok(rebinned);
+        if !changed && states.one_of_each {
+            return Ok(States { parts, one_of_each: true });
         }
-        let reduced = self.node(&rebinned.parts).and_then(|node| self.halves.reduce(node));
-        self.states(reduced.map_err(|e| self.failed(e))?).await
+        let parts = parts.into_iter().map(|part| {
+            let native = Arc::clone(&self.states.0);
+            let states = part.into_iter().map(move |b| Ok((Eats::States, cast(&b, &native)?)));
+            vec![futures::stream::iter(states).boxed()]
+        });
+        self.grouped(parts.collect()).await
     }
 
     /// The states with the window starts of `granularity`, and whether that moved any.
@@ -261,10 +286,8 @@ impl Definition {
     async fn finish_rolled_up(&self, states: &States, granularity: Granularity) -> Result<Finished> {
         let counted = Arc::new(Mutex::new(BTreeMap::new()));
         let rows = async {
-            let values = self.halves.finish(self.node(&states.parts)?)?;
-            let schema = values.schema();
-            let streams = execute_stream_partitioned(values, self.session.state.task_ctx())?;
-            let parts = streams.into_iter().map(|stream| tapped(stream, Arc::clone(&counted))).collect();
+            let schema = Arc::clone(&self.halves.values_schema);
+            let parts = states.parts.iter().map(|part| self.values(part, &counted)).collect();
             self.above.run(Rows::new(schema, parts), &self.session).await
         };
         let rows = rows.await.map_err(|e| self.failed(e))?;
@@ -275,18 +298,59 @@ impl Definition {
         Ok(Finished { granularity, rows, counted })
     }
 
-    /// Runs a plan of states; they come in the types that are stored, and may take as much memory again as
-    /// the session has for making them.
-    async fn states(&self, plan: Arc<dyn ExecutionPlan>) -> Result<States> {
-        let streams = execute_stream_partitioned(plan, self.session.state.task_ctx()).map_err(|e| self.failed(e))?;
+    /// The values of states of one part, of which no two are of one group.
+    fn values(&self, part: &[RecordBatch], counted: &Arc<Mutex<BTreeMap<i64, Counted>>>) -> Batches {
+        let (native, finishing) = (Arc::clone(&self.states.0), Finishing::new(&self.halves, &self.session));
+        let slices = part.iter().flat_map(|states| {
+            let (rows, bytes) = (states.num_rows(), states.get_array_memory_size());
+            let at_a_time = VALUES_ROWS.min(rows.saturating_mul(VALUES_BYTES) / bytes.max(1)).max(1);
+            (0..rows).step_by(at_a_time).map(move |first| states.slice(first, at_a_time.min(rows - first)))
+        });
+        let slices: Vec<RecordBatch> = slices.collect();
+        let counted = Arc::clone(counted);
+        let values = move |states: RecordBatch| {
+            let values = cast(&states, &native).map_err(DataFusionError::from).and_then(|s| finishing.values(&s));
+            let values = values.map_err(marked)?;
+            let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            count(&values, &mut counted)
+                .ok_or_else(|| Error::new(Stage::Query, Class::Internal, "an aggregation came without its counts"))?;
+            Ok(values)
+        };
+        futures::stream::iter(slices).map(values).boxed()
+    }
+
+    /// Brings each part together, by a thread of its own. States come in the types that are stored, and may
+    /// take as much memory again as the session has for making them.
+    async fn grouped(&self, parts: Vec<Vec<Portions>>) -> Result<States> {
         let held = Arc::new(Mutex::new(Held::default()));
-        let (schema, bytes_max) = (&self.states.1, self.session.memory_bytes);
-        let parts = streams.into_iter().map(|stream| {
-            let part = SpawnedTask::spawn(collect(stream, Arc::clone(schema), Arc::clone(&held), bytes_max));
+        let parts = parts.into_iter().map(|streams| {
+            let (definition, held) = (self.clone(), Arc::clone(&held));
+            let part = SpawnedTask::spawn(async move { definition.group(select_all(streams), &held).await });
             async { part.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))? }
         });
         let parts = try_join_all(parts).await.map_err(|e| self.failed(e))?;
-        Ok(States { parts })
+        Ok(States { parts, one_of_each: true })
+    }
+
+    async fn group(&self, mut batches: SelectAll<Portions>, held: &Mutex<Held>) -> EngineResult<Vec<RecordBatch>> {
+        let mut grouping = Grouping::new(&self.halves, &self.session)?;
+        while let Some((eats, batch)) = batches.next().await.transpose()? {
+            match eats {
+                Eats::Rows(role) => grouping.add(&batch, role)?,
+                Eats::States => grouping.merge(&batch)?,
+            }
+        }
+        let Some(states) = grouping.states()? else { return Ok(Vec::new()) };
+        let states = cast(&states, &self.states.1)?;
+        let bytes = held.lock().unwrap_or_else(PoisonError::into_inner).add(&states);
+        if bytes > self.session.memory_bytes {
+            return resources_err!("states of {bytes} bytes are more than may be held");
+        }
+        Ok(vec![states])
+    }
+
+    fn run(&self, plan: Arc<dyn ExecutionPlan>) -> EngineResult<Vec<SendableRecordBatchStream>> {
+        execute_stream_partitioned(plan, self.session.state.task_ctx())
     }
 
     /// Stored states as a node of a plan, in the types that DataFusion knows them in.
@@ -327,37 +391,6 @@ fn marked(error: DataFusionError) -> Error {
     };
     let error = engine_error(error);
     if too_little { error.because(OutOfMemory) } else { error }
-}
-
-/// One part of states.
-async fn collect(
-    mut stream: SendableRecordBatchStream,
-    schema: SchemaRef,
-    held: Arc<Mutex<Held>>,
-    bytes_max: usize,
-) -> EngineResult<Vec<RecordBatch>> {
-    let mut part = Vec::new();
-    while let Some(batch) = stream.next().await.transpose()? {
-        let bytes = held.lock().unwrap_or_else(PoisonError::into_inner).add(&batch);
-        if bytes > bytes_max {
-            return resources_err!("states of {bytes} bytes are more than may be held");
-        }
-        part.push(cast(&batch, &schema)?);
-    }
-    Ok(part)
-}
-
-/// The values as they pass, counted by window.
-fn tapped(values: SendableRecordBatchStream, counted: Arc<Mutex<BTreeMap<i64, Counted>>>) -> Batches {
-    values
-        .map(move |batch| {
-            let batch = batch.map_err(marked)?;
-            let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-            count(&batch, &mut counted)
-                .ok_or_else(|| Error::new(Stage::Query, Class::Internal, "an aggregation came without its counts"))?;
-            Ok(batch)
-        })
-        .boxed()
 }
 
 fn count(batch: &RecordBatch, counted: &mut BTreeMap<i64, Counted>) -> Option<()> {

@@ -6,7 +6,7 @@ use super::canonical;
 use super::columns::{OutputColumn, columns};
 use super::compute::{Bucket, Life};
 use super::finish::Above;
-use super::halves::{Eaten, Halves, Role};
+use super::halves::{Eaten, Halves};
 use super::lookups::Lookups;
 use super::parse::{self, Planned, refused_plan};
 use super::rows::Rows;
@@ -227,8 +227,8 @@ async fn build(
     let eaten = (Eaten::new(typed, source, &pass, session)?, Eaten::new(typed, source, &stored, session)?);
     let needed = eaten.0.needed(session)?;
     let none = Rows::new(Arc::clone(&source.schema), Vec::new());
-    let (input, halves) = eaten.0.plan(session, none, Bucket::ALL).await?;
-    let states = halves.partial(input, Role::Counted)?.schema();
+    let (_, halves) = eaten.0.plan(session, none, Bucket::ALL).await?;
+    let states = Arc::clone(&halves.states_schema);
     let (above, canonical) = (Above::new(typed)?, canonical::text(written)?);
     Ok(Built { eaten, halves, above, needed, canonical, states })
 }

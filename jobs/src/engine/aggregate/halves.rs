@@ -3,7 +3,8 @@
 //! A projection computes what the aggregate functions eat: the base window, the keys, arguments, filters
 //! and orders, one column each. It is planned and optimized by DataFusion. The aggregation over it is
 //! not: optimizer rules would split it, skip it or answer it from statistics, and states would no longer
-//! merge. Both halves come from the same calls, so a state of one is a state for the other.
+//! merge. Both halves come from the same calls, so a state of one is a state for the other;
+//! [`super::grouping`] runs them.
 //!
 //! Invariants: A1 the first group column is the window; A2 the last calls are the engine's own counts,
 //! in the order of [`COUNTS`]; A3 orders are complete, so two rows never compare equal.
@@ -14,7 +15,8 @@ use super::scalars::Bins;
 use super::session::{Session, in_bucket, plain_float, window_start};
 use super::shape::{Parts, table};
 use super::source::Source;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use deltalake::datafusion::catalog::TableProvider;
 use deltalake::datafusion::common::tree_node::{Transformed, TreeNode};
 use deltalake::datafusion::common::{Column, DFSchema, Result, TableReference, internal_err};
@@ -27,9 +29,9 @@ use deltalake::datafusion::logical_expr::{
     Expr, ExprSchemable, Filter, Join, LogicalPlan, LogicalPlanBuilder, col, lit,
 };
 use deltalake::datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
-use deltalake::datafusion::physical_expr::expressions::{Column as PhysicalColumn, lit as physical_lit};
+use deltalake::datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use deltalake::datafusion::physical_expr::{Partitioning, PhysicalExpr};
-use deltalake::datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use deltalake::datafusion::physical_plan::aggregates::{AggregateMode, aggregate_expressions};
 use deltalake::datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use deltalake::datafusion::physical_plan::repartition::RepartitionExec;
 use deltalake::datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -82,11 +84,21 @@ pub(super) struct Eaten {
 /// What both halves are made of.
 #[derive(Debug, Clone)]
 pub(super) struct Halves {
-    group: Arc<PhysicalGroupBy>,
-    calls: Vec<Arc<AggregateFunctionExpr>>,
-    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// How many columns make a group, the window among them.
+    pub(super) groups: usize,
+    pub(super) calls: Vec<Arc<AggregateFunctionExpr>>,
+    /// What each call eats of a row.
+    pub(super) arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    /// Which rows it eats.
+    pub(super) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// How many columns its state takes.
+    widths: Vec<usize>,
     /// Of the projection.
-    input_schema: SchemaRef,
+    pub(super) input_schema: SchemaRef,
+    /// Of states: the group, then what each call keeps.
+    pub(super) states_schema: SchemaRef,
+    /// Of values: the group, then the value of each call.
+    pub(super) values_schema: SchemaRef,
 }
 
 impl Eaten {
@@ -172,63 +184,61 @@ impl Eaten {
             calls.push(lowered.aggregate);
             filters.push(lowered.filter);
         }
-        let group = input_schema.fields().iter().take(self.groups).enumerate().map(|(i, field)| {
-            let column: Arc<dyn PhysicalExpr> = Arc::new(PhysicalColumn::new(field.name(), i));
-            (column, field.name().clone())
-        });
-        let group = Arc::new(PhysicalGroupBy::new_single(group.collect()));
-        Ok((input, Halves { group, calls, filters, input_schema }))
+        Ok((input, Halves::new(self.groups, calls, filters, input_schema)?))
     }
 }
 
 impl Halves {
-    /// Rows in, states out; a group may have several. States of duplicates are those of no rows, but
-    /// for their number: so no row pays for the question whether it is one.
-    pub(super) fn partial(&self, input: Arc<dyn ExecutionPlan>, role: Role) -> Result<Arc<dyn ExecutionPlan>> {
-        let duplicates = self.calls.len() - COUNTS.len() + DUPLICATES;
-        let filters = self.filters.iter().enumerate().map(|(n, filter)| match (role, n == duplicates) {
-            (Role::Counted, false) => filter.clone(),
-            (Role::Duplicates, true) => None,
-            (Role::Counted, true) | (Role::Duplicates, false) => Some(physical_lit(false)),
-        });
-        let (group, calls, filters) = (Arc::clone(&self.group), self.calls.clone(), filters.collect());
-        let schema = Arc::clone(&self.input_schema);
-        Ok(Arc::new(AggregateExec::try_new(AggregateMode::Partial, group, calls, filters, input, schema)?))
+    fn new(
+        groups: usize,
+        calls: Vec<Arc<AggregateFunctionExpr>>,
+        filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+        input_schema: SchemaRef,
+    ) -> Result<Self> {
+        let arguments = aggregate_expressions(&calls, &AggregateMode::Partial, groups)?;
+        let group = || input_schema.fields().iter().take(groups).cloned();
+        let states = calls.iter().map(|call| call.state_fields()).collect::<Result<Vec<_>>>()?;
+        let widths = states.iter().map(Vec::len).collect();
+        let states_schema = Arc::new(Schema::new(group().chain(states.into_iter().flatten()).collect::<Vec<_>>()));
+        let values = calls.iter().map(|call| call.field());
+        let values_schema = Arc::new(Schema::new(group().chain(values).collect::<Vec<_>>()));
+        Ok(Self { groups, calls, arguments, filters, widths, input_schema, states_schema, values_schema })
     }
 
-    /// States, each key in one of `parts` partitions.
-    pub(super) fn by_key(&self, states: Arc<dyn ExecutionPlan>, parts: usize) -> Result<Arc<dyn ExecutionPlan>> {
-        let keys = self.group.as_final().input_exprs().split_off(1);
-        if keys.is_empty() || parts < 2 {
-            return Ok(match states.output_partitioning().partition_count() {
-                1 => states,
-                _ => Arc::new(CoalescePartitionsExec::new(states)),
+    /// The input, each key in one of `parts` partitions.
+    pub(super) fn by_key(&self, input: Arc<dyn ExecutionPlan>, parts: usize) -> Result<Arc<dyn ExecutionPlan>> {
+        if self.keys() == 0 || parts < 2 {
+            return Ok(match input.output_partitioning().partition_count() {
+                1 => input,
+                _ => Arc::new(CoalescePartitionsExec::new(input)),
             });
         }
-        Ok(Arc::new(RepartitionExec::try_new(states, Partitioning::Hash(keys, parts))?))
-    }
-
-    /// States in, one state per group out; each key must be in one partition.
-    pub(super) fn reduce(&self, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.over_states(AggregateMode::PartialReduce, states)
-    }
-
-    /// States in, one row of values per group out; each key must be in one partition.
-    pub(super) fn finish(&self, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.over_states(AggregateMode::FinalPartitioned, states)
+        let keys = self.input_schema.fields().iter().enumerate().take(self.groups).skip(1).map(|(i, field)| {
+            let column: Arc<dyn PhysicalExpr> = Arc::new(PhysicalColumn::new(field.name(), i));
+            column
+        });
+        Ok(Arc::new(RepartitionExec::try_new(input, Partitioning::Hash(keys.collect(), parts))?))
     }
 
     /// How many keys there are beside the window.
-    pub(super) fn keys(&self) -> usize {
-        self.group.expr().len() - 1
+    pub(super) const fn keys(&self) -> usize {
+        self.groups - 1
     }
 
-    fn over_states(&self, mode: AggregateMode, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        let (group, calls) = (self.group.as_final(), self.calls.clone());
-        // filters were applied by the partial half
-        let filters = vec![None; calls.len()];
-        let schema = Arc::clone(&self.input_schema);
-        Ok(Arc::new(AggregateExec::try_new(mode, group, calls, filters, states, schema)?))
+    /// Which call counts duplicates.
+    pub(super) fn duplicates(&self) -> usize {
+        self.calls.len() - COUNTS.len() + DUPLICATES
+    }
+
+    /// What each call has kept.
+    pub(super) fn columns_of_states<'b>(&self, states: &'b RecordBatch) -> Vec<&'b [ArrayRef]> {
+        let mut rest = &states.columns()[self.groups..];
+        let widths = self.widths.iter().map(|width| {
+            let (columns, after) = rest.split_at(*width);
+            rest = after;
+            columns
+        });
+        widths.collect()
     }
 }
 

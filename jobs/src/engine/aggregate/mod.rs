@@ -3,13 +3,13 @@
 //! ```text
 //! file ─> parse (clauses) ─> shape (known) ─> definition (columns, canonical) ─> halves
 //!                        lookups ─┘
-//! rows ─> partial half ─> states ─> rollup ─> final half ─> HAVING, SELECT list ─> results
-//!        (halves, rows)          (compute)                       (finish)
+//! rows ─> projection ─> groups ─> states ─> rollup ─> values ─> HAVING, SELECT list ─> results
+//!          (halves)   (grouping)        (compute)                      (finish)
 //! ```
 //!
 //! A caller makes a [`Session`], loads the [`Lookups`], and makes a [`Definition`] of each file. Then rows
-//! that count go through [`Definition::partial`], duplicates among them through
-//! [`Definition::duplicates`]; [`Definition::merge`] brings states together, also stored ones, and
+//! that count go through [`Definition::partial`], with the duplicates among them through
+//! [`Definition::partial_with_duplicates`]; [`Definition::merge`] brings states together, also stored ones, and
 //! [`Definition::finish`] gives the windows of every granularity. States of any portions of the rows, merged
 //! in any order, finish to the same bytes.
 //!
@@ -23,6 +23,7 @@ mod columns;
 mod compute;
 mod definition;
 mod finish;
+mod grouping;
 mod halves;
 mod known;
 mod lookups;

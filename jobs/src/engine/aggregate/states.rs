@@ -13,6 +13,8 @@ use std::collections::HashSet;
 pub struct States {
     /// A key lies in one part.
     pub(super) parts: Vec<Vec<RecordBatch>>,
+    /// Whether no two are of one window and key.
+    pub(super) one_of_each: bool,
 }
 
 /// Memory that batches hold together. What they share, as slices of one batch do, counts once.
@@ -44,7 +46,7 @@ impl States {
     /// States of which a key lies in one of `parts`, as [`Self::parts`] gave them.
     #[must_use]
     pub const fn of_parts(parts: Vec<Vec<RecordBatch>>) -> Self {
-        Self { parts }
+        Self { parts, one_of_each: false }
     }
 
     /// The parts, each with all states of its keys.
@@ -108,7 +110,8 @@ impl States {
             before.push(early);
             after.push(late);
         }
-        Ok((Self { parts: before }, Self { parts: after }))
+        let one_of_each = self.one_of_each;
+        Ok((Self { parts: before, one_of_each }, Self { parts: after, one_of_each }))
     }
 
     /// From the first window start to just after the last.

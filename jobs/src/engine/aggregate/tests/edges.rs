@@ -72,9 +72,9 @@ async fn duplicates_are_counted_and_nothing_else() {
         let other = Trip { stops: 9, driver: Some(2), ..trip(5, "a") };
         let duplicates = [other.clone(), other, dropped, trip(HOUR_US, "a"), trip(2 * HOUR_US, "c")];
         let alone = definition.partial(streams(vec![vec![rows(&counted)]]), Life::Pass).await.unwrap();
-        let twice = definition.duplicates(streams(vec![vec![rows(&duplicates)]]), Life::Pass).await.unwrap();
-        let merged = definition.merge([alone.clone(), twice]).await.unwrap();
-        let with = definition.finish(&merged).await.unwrap();
+        let (counted, duplicates) = (streams(vec![vec![rows(&counted)]]), streams(vec![vec![rows(&duplicates)]]));
+        let with = definition.partial_with_duplicates(counted, duplicates, Life::Pass).await.unwrap();
+        let with = definition.finish(&with).await.unwrap();
         for (with, without) in with.iter().zip(definition.finish(&alone).await.unwrap()) {
             let (with, without) = (one(&with.rows), one(&without.rows));
             let shared: Vec<usize> = (0..with.num_columns()).filter(|c| *c != with.num_columns() - 2).collect();
@@ -238,13 +238,15 @@ async fn too_little_memory_is_told_apart() {
     let definition = define("SELECT town, median(stops) AS m FROM trips GROUP BY town", &small).await;
     let many: Vec<Trip> = (0..40_000).map(|n| Trip { stops: n, ..trip(n * HOUR_US, "a") }).collect();
     let parts = vec![many.chunks(4_000).map(rows).collect()];
-    let error = definition.partial(streams(parts.clone()), Life::Pass).await.unwrap_err();
+    let error = definition.partial(streams(parts), Life::Pass).await.unwrap_err();
     assert!(is_out_of_memory(&error), "{error:?}");
     // also where it comes through the streams of the plan above the aggregation
-    let roomy = define("SELECT town, median(stops) AS m FROM trips GROUP BY town", &session(1)).await;
-    let states = roomy.partial(streams(parts), Life::Pass).await.unwrap();
-    for (granularity, states) in roomy.rollups(&states, &roomy.granularities).await.unwrap() {
-        let error = definition.finish_one(&states, granularity).await.unwrap_err();
+    let sql = "SELECT median(stops) AS m FROM trips";
+    let (roomy, small) = (define(sql, &session(1)).await, define(sql, &small).await);
+    let one: Vec<Trip> = (0..40_000).map(|n| Trip { stops: n, ..trip(n, "a") }).collect();
+    let states = roomy.partial(streams(vec![one.chunks(4_000).map(rows).collect()]), Life::Pass).await.unwrap();
+    for granularity in &small.granularities {
+        let error = small.finish_one(&states, *granularity).await.unwrap_err();
         assert!(is_out_of_memory(&error), "{granularity}: {error:?}");
     }
 }
