@@ -4,7 +4,8 @@
 //! Windows under a day never lie across a UTC midnight, so a date's own states finish them. States of
 //! days, weeks and months are carried from date to date, and let go of once their window has ended.
 //!
-//! The ids of a date are read while the values of the date before are computed.
+//! While the values of a date are read, the windows of the date before are finished and the ids of the date
+//! after are read.
 //!
 //! Where memory is too small for the states of all keys, the units that are left are begun again with the
 //! keys in several buckets, and values are read once for each.
@@ -35,6 +36,8 @@ use std::sync::Arc;
 
 /// Times as many buckets of keys when memory was too small.
 const BUCKETS_TIMES: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
+/// States that take a greater part of the memory for ids than this are finished before more values are read.
+const WAITING_SHARE: usize = 2;
 /// With more buckets than this, reading values again and again would take too long.
 const BUCKETS_MAX: u32 = 64;
 
@@ -85,6 +88,8 @@ pub struct Compute<'a> {
     ids: IdScan,
     /// Ids of the next date, where they were read ahead: an error waits for its turn.
     ahead: Option<Result<DateIds>>,
+    /// What was read and is not in windows yet.
+    waiting: Option<Portion>,
     buckets: NonZeroU32,
     wanted: SchemaRef,
     parallel: usize,
@@ -92,6 +97,25 @@ pub struct Compute<'a> {
     meter: Arc<Meter>,
     /// What was read of each date.
     read: BTreeMap<Date, Read>,
+}
+
+/// The values of one bucket of keys of a date.
+struct Portion {
+    date: Date,
+    bucket: Bucket,
+    /// By aggregate, of those that have units on the date; none where the date has no files.
+    states: Vec<(usize, Option<States>)>,
+    passed: Passed,
+    /// With the last bucket of the date.
+    end: Option<DateEnd>,
+}
+
+/// What is known of a date when all its values were read.
+struct DateEnd {
+    /// Rows that its files should have inside the pin.
+    expected: u64,
+    /// Whether the next date is read as well.
+    follows: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +155,7 @@ impl<'a> Compute<'a> {
             steps,
             ids,
             ahead: None,
+            waiting: None,
             buckets,
             wanted,
             parallel,
@@ -148,16 +173,22 @@ impl<'a> Compute<'a> {
         all
     }
 
-    /// Computes the next date; the units that are finished with it. `None` after the last one.
+    /// Reads the next date; the units that were finished meanwhile. `None` after the last one.
     ///
     /// # Errors
     /// A file cannot be read, a value cannot be computed, or memory is too small for the keys of any bucket.
     pub async fn next(&mut self) -> Result<Option<Vec<Computed>>> {
-        let Some(step) = self.steps.pop_front() else { return Ok(None) };
-        match self.date(step).await {
-            Err(error) if is_out_of_memory(&error) => self.begin_again(error).map(|()| Some(Vec::new())),
-            done => done.map(Some),
+        let mut done = Vec::new();
+        let ended = match self.steps.pop_front() {
+            Some(step) => self.date(step, &mut done).await,
+            None if self.waiting.is_some() => self.finish_waiting(&mut done).await,
+            None => return Ok(None),
+        };
+        match ended {
+            Err(error) if is_out_of_memory(&error) => self.begin_again(error)?,
+            ended => ended?,
         }
+        Ok(Some(done))
     }
 
     /// Begins all units that are left again, with fewer keys at a time.
@@ -183,11 +214,11 @@ impl<'a> Compute<'a> {
             }
         }
         (self.steps, self.ids) = schedule(self.input, &self.aggregates, self.memory_bytes)?;
-        self.ahead = None;
+        (self.ahead, self.waiting) = (None, None);
         Ok(())
     }
 
-    async fn date(&mut self, Step { date, values }: Step) -> Result<Vec<Computed>> {
+    async fn date(&mut self, Step { date, values }: Step, done: &mut Vec<Computed>) -> Result<()> {
         let files = self.input.dates.get(&date);
         let ids = match self.ahead.take() {
             Some(ids) => ids?,
@@ -196,105 +227,139 @@ impl<'a> Compute<'a> {
         self.read.entry(date).or_default().places = ids.places;
         faults::point("after_ids");
         if !values {
+            self.finish_waiting(done).await?;
             self.aggregates.iter_mut().for_each(|a| a.carried.clear());
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let next = self.steps.front().copied();
-        let follows =
-            date.tomorrow().is_ok_and(|tomorrow| next.is_some_and(|next| next.values && next.date == tomorrow));
-        let passed = self.values_and_ids_ahead(date, files, &ids, next.map(|next| next.date)).await?;
-        let read = Read { rows: passed.read, late: passed.late, duplicates: passed.duplicates, places: ids.places };
-        self.read.insert(date, read);
-        let expected = files.map_or(0, |files| files.rows) - ids.outside.count();
-        let (landed, copies) = (passed.landed.sums(), passed.copies.sums());
-        Meter::add(&self.meter.bytes_read, files.map_or(0, |files| files.bytes));
-        let mut done = Vec::new();
-        for aggregate in &mut self.aggregates {
-            aggregate.units.iter_mut().filter(|u| u.task.extent.dates.contains(date)).for_each(|unit| {
-                unit.count(expected, passed.read, &landed, &copies);
-            });
-            if !follows {
-                aggregate.carried.clear();
+        let mut first = None;
+        for index in 0..self.buckets.get() {
+            let bucket = Bucket { index, of: self.buckets };
+            let portion = self.portion(date, files, &ids, bucket, done).await?;
+            // what passes does not depend on the keys
+            let rows = portion.passed.read;
+            if *first.get_or_insert(rows) != rows {
+                let message = format!("the rows of {date} were not the same when they were read again");
+                return Err(Error::new(Stage::Batch, Class::Internal, message));
             }
-            done.extend(aggregate.take_done(date));
+            let bytes: usize = portion.states.iter().flat_map(|(_, states)| states).map(States::memory_bytes).sum();
+            self.waiting = Some(portion);
+            if bytes > self.memory_bytes / WAITING_SHARE {
+                self.finish_waiting(done).await?;
+            }
         }
-        Ok(done)
+        Meter::add(&self.meter.bytes_read, files.map_or(0, |files| files.bytes));
+        Ok(())
     }
 
-    /// Reads the values of a date, and the ids of the next one beside them.
-    async fn values_and_ids_ahead(
+    /// Reads the values of one bucket of a date; beside that, finishes what was read before, and reads the
+    /// ids of the next date.
+    async fn portion(
         &mut self,
         date: Date,
         files: Option<&DateFiles>,
         ids: &DateIds,
-        next: Option<Date>,
-    ) -> Result<Passed> {
-        let Self { input, aggregates, ids: scan, buckets, wanted, parallel, meter, .. } = self;
-        let mut reader = ValueReader { input, aggregates, wanted, parallel: *parallel, meter };
-        let ahead = async {
-            let next = next?;
-            Some(scan.date(input, next, input.dates.get(&next), *parallel, meter).await)
+        bucket: Bucket,
+        done: &mut Vec<Computed>,
+    ) -> Result<Portion> {
+        let next = self.steps.front().copied();
+        let waiting = self.waiting.take();
+        let is_on_date = |a: &Aggregate<'_>| a.units.iter().any(|u| u.task.extent.dates.contains(date));
+        let takers = self.aggregates.iter().enumerate().filter(|(_, a)| is_on_date(a));
+        let takers: Vec<(usize, &Definition)> = takers.map(|(number, a)| (number, a.definition)).collect();
+        let Self { input, aggregates, ids: scan, ahead, wanted, parallel, meter, .. } = self;
+        let reader = ValueReader { input, wanted, parallel: *parallel, meter };
+        let values = reader.values(date, files, ids, bucket, &takers);
+        let ids_ahead = async {
+            if let (Some(next), None) = (next, ahead.as_ref()) {
+                *ahead = Some(scan.date(input, next.date, input.dates.get(&next.date), *parallel, meter).await);
+            }
         };
-        let (passed, ahead) = tokio::join!(reader.values(date, files, ids, *buckets), ahead);
-        self.ahead = ahead;
-        passed
+        let finished = async {
+            match waiting {
+                Some(waiting) => finish(aggregates, waiting).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let (values, finished, ()) = tokio::join!(values, finished, ids_ahead);
+        done.extend(finished?);
+        let (passed, states) = values?;
+        let read = Read { rows: passed.read, late: passed.late, duplicates: passed.duplicates, places: ids.places };
+        self.read.insert(date, read);
+        let follows = date.tomorrow().is_ok_and(|tomorrow| next.is_some_and(|n| n.values && n.date == tomorrow));
+        let expected = files.map_or(0, |files| files.rows) - ids.outside.count();
+        let is_last = bucket.index + 1 == bucket.of.get();
+        Ok(Portion { date, bucket, states, passed, end: is_last.then_some(DateEnd { expected, follows }) })
+    }
+
+    /// Brings what was read into windows.
+    async fn finish_waiting(&mut self, done: &mut Vec<Computed>) -> Result<()> {
+        if let Some(portion) = self.waiting.take() {
+            done.extend(finish(&mut self.aggregates, portion).await?);
+        }
+        Ok(())
     }
 }
 
-/// Reads values into aggregates.
-struct ValueReader<'c, 'a> {
-    input: &'a Input,
-    aggregates: &'c mut [Aggregate<'a>],
+/// Brings what was read into windows; the units that end with it.
+async fn finish(aggregates: &mut [Aggregate<'_>], portion: Portion) -> Result<Vec<Computed>> {
+    let Portion { date, bucket, states, passed, end } = portion;
+    for (number, states) in states {
+        if let Some(aggregate) = aggregates.get_mut(number) {
+            aggregate.advance(date, bucket, states).await?;
+        }
+    }
+    let Some(DateEnd { expected, follows }) = end else { return Ok(Vec::new()) };
+    let (landed, copies) = (passed.landed.sums(), passed.copies.sums());
+    let mut done = Vec::new();
+    for aggregate in aggregates {
+        aggregate.units.iter_mut().filter(|u| u.task.extent.dates.contains(date)).for_each(|unit| {
+            unit.count(expected, passed.read, &landed, &copies);
+        });
+        if !follows {
+            aggregate.carried.clear();
+        }
+        done.extend(aggregate.take_done(date));
+    }
+    Ok(done)
+}
+
+/// Reads values.
+struct ValueReader<'c> {
+    input: &'c Input,
     wanted: &'c SchemaRef,
     parallel: usize,
     meter: &'c Arc<Meter>,
 }
 
-impl ValueReader<'_, '_> {
-    /// Reads the values of a date into every aggregate that has units there, bucket by bucket.
-    async fn values(&mut self, date: Date, files: Option<&DateFiles>, ids: &DateIds, of: NonZeroU32) -> Result<Passed> {
-        let mut all: Option<Passed> = None;
-        for index in 0..of.get() {
-            let passed = self.bucket(date, files, ids, Bucket { index, of }).await?;
-            // what passes does not depend on the keys
-            if all.as_ref().is_some_and(|first| first.read != passed.read) {
-                let message = format!("the rows of {date} were not the same when they were read again");
-                return Err(Error::new(Stage::Batch, Class::Internal, message));
-            }
-            all.get_or_insert(passed);
-        }
-        all.map_or_else(|| Passed::none(date), Ok)
-    }
-
-    async fn bucket(&mut self, date: Date, files: Option<&DateFiles>, ids: &DateIds, bucket: Bucket) -> Result<Passed> {
-        let (input, parallel) = (self.input, self.parallel);
-        let mut takers: Vec<&mut Aggregate<'_>> =
-            self.aggregates.iter_mut().filter(|a| a.units.iter().any(|u| u.task.extent.dates.contains(date))).collect();
+impl ValueReader<'_> {
+    /// Reads the values of a date and of one bucket of keys into states of every taker.
+    async fn values(
+        &self,
+        date: Date,
+        files: Option<&DateFiles>,
+        ids: &DateIds,
+        bucket: Bucket,
+        takers: &[(usize, &Definition)],
+    ) -> Result<(Passed, Vec<(usize, Option<States>)>)> {
         let Some(files) = files else {
-            for aggregate in &mut takers {
-                aggregate.advance(date, bucket, None).await?;
-            }
-            return Passed::none(date);
+            return Ok((Passed::none(date)?, takers.iter().map(|(number, _)| (*number, None)).collect()));
         };
         let rules = Rules {
             date,
-            event_time: input.source.event_time.as_slice().into(),
-            lateness_ms: input.source.lateness_ms,
+            event_time: self.input.source.event_time.as_slice().into(),
+            lateness_ms: self.input.source.lateness_ms,
             ids: ids.clone(),
         };
-        let parts = files.read(&input.raw, self.wanted, parallel);
+        let parts = files.read(&self.input.raw, self.wanted, self.parallel);
         let (shares, reading) = fan_out(parts, &rules, takers.len(), self.meter);
-        let definitions: Vec<&Definition> = takers.iter().map(|a| a.definition).collect();
-        let states = definitions.into_iter().zip(shares).map(|(d, share)| states(d, share, bucket));
+        let states = takers.iter().zip(shares).map(|((number, definition), share)| async move {
+            Ok((*number, Some(states(definition, share, bucket).await?)))
+        });
         // where reading failed, its error is the cause of the others
-        let (passed, states) = match try_join_all(states).await {
-            Ok(states) => (reading.end().await?, states),
-            Err(error) => return Err(reading.cause_of(error).await),
-        };
-        for (aggregate, states) in takers.iter_mut().zip(states) {
-            aggregate.advance(date, bucket, Some(states)).await?;
+        match try_join_all(states).await {
+            Ok(states) => Ok((reading.end().await?, states)),
+            Err(error) => Err(reading.cause_of(error).await),
         }
-        Ok(passed)
     }
 }
 

@@ -293,7 +293,7 @@ impl Definition {
         let rows = rows.await.map_err(|e| self.failed(e))?;
         let rows: Vec<RecordBatch> =
             rows.iter().map(|batch| self.with_windows(batch, granularity)).collect::<Result<_>>()?;
-        let rows = vec![self.sorted(&rows).map_err(|e| engine_error(e.into()))?];
+        let rows = vec![self.sorted(&rows).map_err(|e| self.failed(e))?];
         let counted = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Finished { granularity, rows, counted })
     }

@@ -11,13 +11,16 @@ use super::shape::Parts;
 use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array,
+};
 use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
-use arrow::error::ArrowError;
 use deltalake::datafusion::common::Result as EngineResult;
 use deltalake::datafusion::datasource::provider_as_source;
-use deltalake::datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
+use deltalake::datafusion::logical_expr::{EmitTo, Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
+use deltalake::datafusion::physical_plan::aggregates::group_values::new_group_values;
+use deltalake::datafusion::physical_plan::aggregates::order::GroupOrdering;
 use deltalake::datafusion::physical_plan::collect;
 use deltaworks_core::windows::{Binner, Granularity, OutOfRange, Zone, window_date};
 use jiff::civil::date;
@@ -88,16 +91,22 @@ impl Definition {
     }
 
     /// By window and keys.
-    pub(super) fn sorted(&self, rows: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn sorted(&self, rows: &[RecordBatch]) -> EngineResult<RecordBatch> {
         let rows = concat_batches(&self.result_schema(), rows)?;
         let mut keys: Vec<&OutputColumn> = self.keys().collect();
         keys.sort_by_key(|column| column.key);
-        let names = std::iter::once("window_start").chain(keys.into_iter().map(|column| column.name.as_str()));
-        let options = Some(SortOptions { descending: false, nulls_first: false });
-        let columns = names.filter_map(|name| rows.column_by_name(name));
-        let columns: Vec<SortColumn> =
-            columns.map(|values| SortColumn { values: Arc::clone(values), options }).collect();
-        take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)
+        let keys: Vec<ArrayRef> = keys.iter().filter_map(|key| rows.column_by_name(&key.name)).cloned().collect();
+        let ranks = ranks(&keys)?;
+        let starts =
+            rows.column_by_name("window_start").map(|starts| starts.as_primitive::<TimestampMicrosecondType>());
+        let starts = starts.into_iter().flat_map(|starts| starts.values());
+        let mut order: Vec<(i64, u32, u32)> = match keys.is_empty() {
+            true => starts.zip(0..).map(|(start, row)| (*start, 0, row)).collect(),
+            false => starts.zip(ranks).zip(0..).map(|((start, rank), row)| (*start, rank, row)).collect(),
+        };
+        order.sort_unstable();
+        let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, _, row)| row));
+        Ok(take_record_batch(&rows, &order)?)
     }
 
     /// Adds the columns of the windows that one granularity has.
@@ -115,6 +124,27 @@ impl Definition {
         let built = RecordBatch::try_new(unnamed, columns).and_then(|batch| cast(&batch, &self.result_schema()));
         built.map_err(|e| engine_error(e.into()))
     }
+}
+
+/// The rank of each row by its keys; equal keys have one. Keys are few beside rows, so only the different
+/// ones are sorted.
+fn ranks(keys: &[ArrayRef]) -> EngineResult<Vec<u32>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let fields = keys.iter().enumerate().map(|(n, key)| Field::new(format!("k{n}"), key.data_type().clone(), true));
+    let mut values = new_group_values(Arc::new(Schema::new(fields.collect::<Vec<_>>())), &GroupOrdering::None)?;
+    let mut numbers = Vec::new();
+    values.intern(keys, &mut numbers)?;
+    let options = Some(SortOptions { descending: false, nulls_first: false });
+    let columns: Vec<SortColumn> =
+        values.emit(EmitTo::All)?.into_iter().map(|values| SortColumn { values, options }).collect();
+    let sorted = lexsort_to_indices(&columns, None)?;
+    let mut rank_of = vec![0; sorted.len()];
+    for (rank, number) in (0..).zip(sorted.values()) {
+        rank_of[*number as usize] = rank;
+    }
+    Ok(numbers.into_iter().map(|number| rank_of[number]).collect())
 }
 
 struct Windows {
