@@ -19,6 +19,12 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+// One arena for each processor, not four: the windows of one date and the next are not kept by different ones.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "jemalloc reads its options under this name")]
+#[unsafe(export_name = "malloc_conf")]
+static MALLOC_CONF: &[u8] = b"percpu_arena:percpu\0";
+
 fn main() -> ExitCode {
     let _faults = deltaworks_jobs::faults::arm();
     let args = args::Args::parse();
