@@ -278,15 +278,23 @@ impl Definition {
     /// Runs a plan of states; they come in the types that are stored, and may take as much memory again as
     /// the session has for making them.
     async fn states(&self, plan: Arc<dyn ExecutionPlan>) -> Result<States> {
+        Ok(States { parts: self.collected(plan, &self.states.1).await? })
+    }
+
+    /// The same, in the types of `schema`.
+    pub(super) async fn collected(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
         let streams = execute_stream_partitioned(plan, self.session.state.task_ctx()).map_err(|e| self.failed(e))?;
         let held = Arc::new(Mutex::new(Held::default()));
-        let (schema, bytes_max) = (&self.states.1, self.session.memory_bytes);
+        let bytes_max = self.session.memory_bytes;
         let parts = streams.into_iter().map(|stream| {
             let part = SpawnedTask::spawn(collect(stream, Arc::clone(schema), Arc::clone(&held), bytes_max));
             async { part.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))? }
         });
-        let parts = try_join_all(parts).await.map_err(|e| self.failed(e))?;
-        Ok(States { parts })
+        try_join_all(parts).await.map_err(|e| self.failed(e))
     }
 
     /// Stored states as a node of a plan, in the types that DataFusion knows them in.
@@ -300,7 +308,7 @@ impl Definition {
         Rows::new(Arc::clone(native), parts.collect()).node(native)
     }
 
-    fn failed(&self, error: DataFusionError) -> Error {
+    pub(super) fn failed(&self, error: DataFusionError) -> Error {
         let error = marked(error);
         Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error }
     }

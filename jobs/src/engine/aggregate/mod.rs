@@ -9,7 +9,7 @@
 //!
 //! A caller makes a [`Session`], loads the [`Lookups`], and makes a [`Definition`] of each file. Then rows
 //! that count go through [`Definition::partial`], duplicates among them through
-//! [`Definition::duplicates`]; [`Definition::merge`] brings states together, also stored ones, and
+//! [`Definition::duplicates`], and rows that are just landed through [`Definition::landed`]; [`Definition::merge`] brings states together, also stored ones, and
 //! [`Definition::finish`] gives the windows of every granularity. States of any portions of the rows, merged
 //! in any order, finish to the same bytes.
 //!
@@ -25,6 +25,7 @@ mod definition;
 mod finish;
 mod halves;
 mod known;
+mod landed;
 mod lookups;
 mod parse;
 mod places;
