@@ -1,0 +1,25 @@
+//! SPEED: landed rows into partial states, seconds after their raw commit.
+//!
+//! ```text
+//!   land ─(rows of a raw commit)─> live ──> states ─> append ─┐
+//!                                   │ behind, or a gap        ├─> speed.<aggregate>   states per base window, key,
+//!   raw ─────────────────────────> catch_up ─> states ─> ─────┘        │              partition and range of offsets
+//!                                                     merge, drop <────┘
+//! ```
+//!
+//! Only rows that are on time and no repeats change a value; late ones and repeats are counted beside them, and
+//! fills never get here. How far each partition is in is in the table's own txn entries, in the commit of its
+//! states; [`deltaworks_core::speed`] decides what may be appended. Whatever fails here is made good from raw
+//! later, so the whole table may go away at any time.
+//!
+//! [`SpeedTable`] is what readers of the states need; reconciling is not done here.
+
+// in flow order
+mod raw_rows;
+
+mod rows;
+
+mod table;
+
+pub use raw_rows::from_raw;
+pub use table::{SpeedTable, origin, speed_name};
