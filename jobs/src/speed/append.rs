@@ -229,6 +229,7 @@ pub(super) fn entry(place: &Place, range: OffsetRange, counts: Counts) -> Partit
 }
 
 fn refused(table: &SpeedTable, topic: &str, collisions: &[Collision]) -> Error {
-    let tell = |c: &Collision| format!("offsets {} of `{topic}/{}` lie across its progress {}", c.range, c.partition, c.next);
+    let tell =
+        |c: &Collision| format!("offsets {} of `{topic}/{}` lie across its progress {}", c.range, c.partition, c.next);
     table.broken(&collisions.iter().map(tell).collect::<Vec<_>>().join("; "))
 }

@@ -293,8 +293,7 @@ impl Prepared {
 
     fn appending(&self, definition: &Definition, identity: &Identity) -> Result<Commit> {
         let ids = SpeedIds::new(&definition.name);
-        let info =
-            SpeedCommit { identity: identity.clone(), aggregate: &definition.name, partitions: self.entries() };
+        let info = SpeedCommit { identity: identity.clone(), aggregate: &definition.name, partitions: self.entries() };
         let mut commit = Commit::new("WRITE", &info)?;
         commit.adds = self.files.clone();
         commit.txns = self.ends(&ids);
@@ -321,7 +320,8 @@ impl Prepared {
         commit.txns.extend(ids.write_origin(raw, meaning));
         // entries cannot be taken away: 0 says that nothing is in
         let here: BTreeSet<Place> = self.span().places().into_iter().map(|(place, _)| place).collect();
-        for (topic, partition) in stored.next.iter().flat_map(|(t, partitions)| partitions.keys().map(move |p| (t, *p))) {
+        for (topic, partition) in stored.next.iter().flat_map(|(t, partitions)| partitions.keys().map(move |p| (t, *p)))
+        {
             if !here.contains(&Place { topic: topic.clone(), partition }) {
                 commit.txns.push(ids.write_next(topic, partition, Offset(0)));
             }

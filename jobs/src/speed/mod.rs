@@ -15,11 +15,24 @@
 //! [`SpeedTable`] is what readers of the states need; reconciling is not done here.
 
 // in flow order
+mod live;
+mod run;
+
+mod catch_up;
+mod floor;
 mod raw_rows;
 
 mod rows;
 
+mod append;
 mod table;
 
+mod upkeep;
+
+pub use catch_up::{Anew, CaughtUp, Planned};
+pub use live::{Health, Live, SpeedReport, Status};
 pub use raw_rows::from_raw;
+pub use rows::Counts;
+pub use run::{SpeedOptions, VerbReport, plan_only, run, run_on};
 pub use table::{SpeedTable, origin, speed_name};
+pub use upkeep::Kept;

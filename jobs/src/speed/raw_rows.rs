@@ -74,7 +74,8 @@ impl<'a> Portions<'a> {
         let last = Pin { next: span.from.clone(), ..input.pin.clone() };
         let now = Pin { next: span.to.clone(), ..input.pin.clone() };
         let some = input.dates.iter().filter(|(date, _)| dates(**date));
-        let left = some.map(|(date, files)| (*date, files.newer_than(&last, &now))).filter(|(_, files)| files.len() > 0);
+        let left =
+            some.map(|(date, files)| (*date, files.newer_than(&last, &now))).filter(|(_, files)| files.len() > 0);
         let names = definition.needed_landed.iter().map(String::as_str).chain(SPAN_COLUMNS);
         let wanted = named(&input.source.schema, names);
         Self { input, definition, span, wanted, left: left.collect(), open: None }
@@ -147,7 +148,8 @@ async fn states(definition: &Definition, rows: BTreeMap<String, Vec<RecordBatch>
     for (topic, batches) in rows {
         let stream: Batches = futures::stream::iter(batches.into_iter().map(Ok)).boxed();
         let by_partition = definition.landed(vec![stream]).await?;
-        let placed = by_partition.into_iter().map(|(partition, states)| (Place { topic: topic.clone(), partition }, states));
+        let placed =
+            by_partition.into_iter().map(|(partition, states)| (Place { topic: topic.clone(), partition }, states));
         all.extend(placed);
     }
     Ok(all)

@@ -3,7 +3,7 @@
 //! Invariant R1: what is read of a row's states is what was written, bit for bit.
 
 use super::table::{WINDOW_DATE, out_of_range};
-use crate::batch::conform;
+use crate::batch::{conform, named};
 use crate::engine::aggregate::{Definition, States};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{AddedFile, FileProfile, LiveFile, PartitionValues, Table, encode, file_schema};
@@ -21,8 +21,7 @@ use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Columns before the states.
-pub(super) const META: [&str; 7] =
-    ["_topic", "_partition", "_from_offset", "_to_offset", "events", "late", "repeats"];
+pub(super) const META: [&str; 7] = ["_topic", "_partition", "_from_offset", "_to_offset", "events", "late", "repeats"];
 /// The engine's counts are the last states: events, late, duplicates, filled.
 const COUNTS: usize = 4;
 
@@ -78,7 +77,8 @@ pub(super) fn to_rows(
     for batch in states.batches().filter(|batch| batch.num_rows() > 0) {
         let whole = with_meta(schema, batch, place, range).map_err(failed)?;
         let of_rows = dates.of(batch)?;
-        let distinct: BTreeSet<Date> = of_rows.iter().copied().filter(|date| floor.is_none_or(|f| f <= *date)).collect();
+        let distinct: BTreeSet<Date> =
+            of_rows.iter().copied().filter(|date| floor.is_none_or(|f| f <= *date)).collect();
         for date in &distinct {
             let mask: BooleanArray = of_rows.iter().map(|d| Some(d == date)).collect();
             let share = if mask.true_count() == whole.num_rows() {
@@ -121,6 +121,19 @@ pub(super) async fn read(table: &Table, definition: &Definition, files: &[LiveFi
         }
     }
     Ok(parts)
+}
+
+/// The partitions and ranges of one file.
+pub(super) async fn places_of(table: &Table, file: &LiveFile) -> Result<Vec<(Place, OffsetRange)>> {
+    let mut batches = table.read_file(file, &META[..4]).await?;
+    let mut places = Vec::new();
+    while let Some(rows) = batches.next().await.transpose()? {
+        let rows = conform(&rows, &file.partition_values, &named(table.schema(), META[..4].iter().copied()))?;
+        places.extend(Part { date: Date::default(), rows }.places()?);
+    }
+    places.sort_unstable_by(|(a, x), (b, y)| (a, x.from).cmp(&(b, y.from)));
+    places.dedup();
+    Ok(places)
 }
 
 /// Whether no offset of a partition is in twice on any date, and none beyond its progress.
