@@ -36,3 +36,6 @@ pub use rows::Counts;
 pub use run::{SpeedOptions, VerbReport, plan_only, run, run_on};
 pub use table::{SpeedTable, origin, speed_name};
 pub use upkeep::Kept;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+mod crowd;
+mod drift_base;
+mod functions;
+mod kit;
+mod live;
+mod splits;
+mod upkeep;
