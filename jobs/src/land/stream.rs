@@ -77,8 +77,21 @@ pub async fn stream(
     clock: &Clock,
     stop: &CancellationToken,
 ) -> StreamReport {
+    stream_tapped(settings, pipelines, options, meters, clock, stop, &Taps::default()).await
+}
+
+/// The same, and hands landed rows to `taps`, which have their share of the memory budget.
+pub async fn stream_tapped(
+    settings: &Settings,
+    pipelines: &[Arc<Pipeline>],
+    options: &StreamOptions,
+    meters: &[Arc<Meter>],
+    clock: &Clock,
+    stop: &CancellationToken,
+    taps: &Taps,
+) -> StreamReport {
     match Lake::open(&settings.lake) {
-        Ok(lake) => stream_on(&lake, settings, pipelines, options, meters, clock, stop).await,
+        Ok(lake) => stream_tapped_on(&lake, settings, pipelines, options, meters, clock, stop, taps).await,
         Err(error) => {
             let reports = pipelines.iter().map(|p| (p.name.clone(), PipelineReport::default())).collect();
             StreamReport { pipelines: reports, stopped: stop.is_cancelled(), error: Some(error) }
@@ -100,7 +113,7 @@ pub async fn stream_on(
     stream_tapped_on(lake, settings, pipelines, options, meters, clock, stop, &Taps::default()).await
 }
 
-/// The same, and hands landed rows to `taps`, which have their share of the memory budget.
+/// Both.
 #[expect(clippy::too_many_arguments, reason = "the parts of one run, named once")]
 pub async fn stream_tapped_on(
     lake: &Lake,

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::lake::Lake;
 use crate::land::tap::{Landed, Tap, Taps};
 use crate::project::Report;
-use crate::project::settings::{Pipeline, Settings};
+use crate::project::settings::{AggregateFile, Pipeline, Settings};
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use serde::Serialize;
@@ -41,7 +41,9 @@ const WAITING_MAX: usize = 16;
 /// First and longest pause before a failed table is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long what is under way may take once the run is told to end.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long landing waits until aggregates are planned.
+const START_MAX: Duration = Duration::from_secs(10);
 /// Commits between two times of upkeep.
 const UPKEEP_EVERY: i64 = 20;
 /// Files of a date from which on they are merged.
@@ -152,21 +154,19 @@ impl Live {
         let run = Run::new(format!("{run_id}-speed"));
         for (pipeline, files) in busy {
             let small = Settings { memory_bytes: share, ..settings.clone() };
-            let engine = Engine::start(&small, 1).await;
+            let planned = tokio::time::timeout(START_MAX, definitions(&small, pipeline, &files)).await;
             let mut works = Vec::new();
-            for file in files {
+            for (n, file) in files.iter().enumerate() {
                 live.status.change(&file.name, |_| {});
-                let definition = match &engine {
-                    Err(error) => Err(error.to_string()),
-                    Ok(engine) => Definition::new(&file, &Source::of(pipeline), &engine.lookups, &engine.session)
-                        .await
-                        .map_err(|found| Report::new(found).to_string()),
+                let definition = match &planned {
+                    Ok(definitions) => definitions[n].clone(),
+                    Err(_) => Err("it was not planned in time".to_owned()),
                 };
                 match definition {
                     Ok(definition) => works.push(Work {
                         lake: lake.clone(),
                         pipeline: Arc::clone(pipeline),
-                        definition: Arc::new(definition),
+                        definition,
                         run: run.clone(),
                         held_bytes_max: share,
                     }),
@@ -245,6 +245,25 @@ impl Live {
         }
         status.reports()
     }
+}
+
+/// What each file means, or why it means nothing.
+async fn definitions(
+    settings: &Settings,
+    pipeline: &Pipeline,
+    files: &[Arc<AggregateFile>],
+) -> Vec<Result<Arc<Definition>, String>> {
+    let engine = match Engine::start(settings, 1).await {
+        Ok(engine) => engine,
+        Err(error) => return files.iter().map(|_| Err(error.to_string())).collect(),
+    };
+    let source = Source::of(pipeline);
+    let mut definitions = Vec::new();
+    for file in files {
+        let definition = Definition::new(file, &source, &engine.lookups, &engine.session).await;
+        definitions.push(definition.map(Arc::new).map_err(|found| Report::new(found).to_string()));
+    }
+    definitions
 }
 
 /// What waits.

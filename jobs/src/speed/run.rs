@@ -41,6 +41,14 @@ pub struct VerbReport {
     pub error: Option<Error>,
 }
 
+impl VerbReport {
+    /// Whether no table needed anything.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.error.is_none() && self.aggregates.values().all(|done| done.offsets == 0 && done.anew.is_none())
+    }
+}
+
 /// Brings speed tables up to raw.
 pub async fn run(settings: &Settings, options: &SpeedOptions, stop: &CancellationToken) -> VerbReport {
     match Lake::open(&settings.lake) {
