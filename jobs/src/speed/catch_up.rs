@@ -45,6 +45,17 @@ pub(super) struct Work {
     pub held_bytes_max: usize,
 }
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// What is missing; everything, where the states are of other rows or of another meaning.
+    CatchUp,
+    /// The same, but another meaning is left alone: a process that runs yields to one that began later.
+    KeepMeaning,
+    /// Everything.
+    Rebuild,
+}
+
 /// Why a table is made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,15 +123,19 @@ enum Committed {
     Elsewhere,
 }
 
-/// Brings the table up to raw, or makes it anew if `asked`; the table, and what was done.
+/// Brings the table up to raw, or makes it anew; the table, and what was done. `None` if there is no raw table.
 ///
 /// # Errors
-/// The store fails, a value cannot be computed, or others keep being faster.
-pub(super) async fn bring_up(work: &Work, asked: bool) -> Result<Option<(SpeedTable, CaughtUp)>> {
+/// The store fails, a value cannot be computed, or others keep being faster; [`Class::User`] if another meaning
+/// is to be left alone.
+pub(super) async fn bring_up(work: &Work, ask: Ask) -> Result<Option<(SpeedTable, CaughtUp)>> {
     for _ in 0..ROUNDS_MAX {
         let Some(mut input) = Input::gather(&work.lake, &work.pipeline, None).await? else { return Ok(None) };
         let mut table = open_or_make(&work.lake, &work.definition).await?;
-        let begin = begin(work, &input, Some(&table), asked).await?;
+        let begin = begin(work, &input, Some(&table), ask).await?;
+        if begin.anew == Some(Anew::OtherDefinition) && ask == Ask::KeepMeaning {
+            return Err(redefined(work));
+        }
         let stored = table.stored();
         if begin.anew.is_none() && !stored.is_behind(&input.pin.next) {
             let version = Some(table.version());
@@ -157,24 +172,24 @@ pub(super) async fn bring_up(work: &Work, asked: bool) -> Result<Option<(SpeedTa
 ///
 /// # Errors
 /// The store fails.
-pub(super) async fn look(work: &Work, asked: bool) -> Result<Option<Planned>> {
+pub(super) async fn look(work: &Work, ask: Ask) -> Result<Option<Planned>> {
     let Some(input) = Input::gather(&work.lake, &work.pipeline, None).await? else { return Ok(None) };
     let table = SpeedTable::open(&work.lake, &work.definition).await?;
-    let Begin { from, anew, floor } = begin(work, &input, table.as_ref(), asked).await?;
+    let Begin { from, anew, floor } = begin(work, &input, table.as_ref(), ask).await?;
     let offsets = Stored { next: from.clone(), ..Stored::default() }.offsets_behind(&input.pin.next);
     let span = Span { from, to: input.pin.next.clone() };
     let (files, bytes) = Portions::new(&input, &work.definition, span, needed_from(floor)).left();
     Ok(Some(Planned { offsets, anew, floor, files, bytes }))
 }
 
-async fn begin(work: &Work, input: &Input, table: Option<&SpeedTable>, asked: bool) -> Result<Begin> {
+async fn begin(work: &Work, input: &Input, table: Option<&SpeedTable>, ask: Ask) -> Result<Begin> {
     let stored = table.map(SpeedTable::stored).unwrap_or_default();
     let standing = table.map_or(Standing::New, |table| table.standing(input.raw.id()));
     let anew = match standing {
         Standing::New => Some(Anew::Missing),
         Standing::OtherTable => Some(Anew::OtherTable),
         Standing::OtherDefinition => Some(Anew::OtherDefinition),
-        Standing::Usable if asked => Some(Anew::Asked),
+        Standing::Usable if ask == Ask::Rebuild => Some(Anew::Asked),
         Standing::Usable => None,
     };
     if anew.is_none() {
@@ -184,6 +199,11 @@ async fn begin(work: &Work, input: &Input, table: Option<&SpeedTable>, asked: bo
     // the same windows that were final before are final still
     let floor = if anew == Some(Anew::Asked) { open.max(stored.floor) } else { open };
     Ok(Begin { from: Nexts::new(), anew, floor })
+}
+
+fn redefined(work: &Work) -> Error {
+    let message = format!("aggregate `{}`: another process has given it another definition", work.definition.name);
+    Error::new(Stage::Speed, Class::User, message).hint("start the stream again, so that it follows")
 }
 
 fn needed_from(floor: Option<Date>) -> impl Fn(Date) -> bool {

@@ -18,6 +18,9 @@
 mod live;
 mod run;
 
+mod inlet;
+mod member;
+
 mod catch_up;
 mod floor;
 mod raw_rows;
@@ -29,11 +32,15 @@ mod table;
 
 mod upkeep;
 
+// beside the flow
+mod status;
+
 pub use catch_up::{Anew, CaughtUp, Planned};
-pub use live::{Health, Live, SpeedReport, Status};
+pub use live::Live;
 pub use raw_rows::from_raw;
 pub use rows::Counts;
 pub use run::{SpeedOptions, VerbReport, plan_only, run, run_on};
+pub use status::{Health, SpeedReport, Status};
 pub use table::{SpeedTable, origin, speed_name};
 pub use upkeep::Kept;
 

@@ -1,6 +1,6 @@
 //! `speed catch-up` and `speed rebuild`: the aggregates they are about, one after the other.
 
-use super::catch_up::{CaughtUp, Planned, Work, bring_up, look};
+use super::catch_up::{Ask, CaughtUp, Planned, Work, bring_up, look};
 use crate::batch::{Engine, Run};
 use crate::engine::aggregate::{Definition, Source};
 use crate::error::{Class, Error, Result, Stage};
@@ -67,7 +67,7 @@ pub async fn run_on(lake: &Lake, settings: &Settings, options: &SpeedOptions, st
     for work in works {
         let name = work.definition.name.clone();
         let brought = tokio::select! {
-            brought = bring(&work, options.rebuild) => brought,
+            brought = bring(&work, ask(options)) => brought,
             () = stop.cancelled() => {
                 report.stopped = true;
                 return report;
@@ -100,18 +100,22 @@ pub async fn plan_only(settings: &Settings, options: &SpeedOptions) -> Result<BT
     let lake = Lake::open(&settings.lake)?;
     let mut plans = BTreeMap::new();
     for work in works(&lake, settings, options).await? {
-        plans.insert(work.definition.name.clone(), look(&work, options.rebuild).await?);
+        plans.insert(work.definition.name.clone(), look(&work, ask(options)).await?);
     }
     Ok(plans)
 }
 
+const fn ask(options: &SpeedOptions) -> Ask {
+    if options.rebuild { Ask::Rebuild } else { Ask::CatchUp }
+}
+
 /// A table that cannot be read at all is dropped first, where it is made anew anyway.
-async fn bring(work: &Work, rebuild: bool) -> Result<CaughtUp> {
-    let done = match bring_up(work, rebuild).await {
-        Err(error) if rebuild && error.class == Class::Internal => {
+async fn bring(work: &Work, ask: Ask) -> Result<CaughtUp> {
+    let done = match bring_up(work, ask).await {
+        Err(error) if ask == Ask::Rebuild && error.class == Class::Internal => {
             tracing::warn!(aggregate = %work.definition.name, %error, "the speed table cannot be read: it is dropped");
             work.lake.drop_table(&super::speed_name(&work.definition.name)).await?;
-            bring_up(work, rebuild).await?
+            bring_up(work, ask).await?
         }
         done => done?,
     };

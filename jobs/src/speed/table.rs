@@ -32,6 +32,8 @@ pub struct SpeedTable {
     pub(super) definition: Arc<Definition>,
     pub(super) table: Table,
     live: OnceCell<Vec<LiveFile>>,
+    /// Files that commits of this object took out.
+    pub(super) removed: Vec<LiveFile>,
 }
 
 /// `speed.<aggregate>`.
@@ -80,7 +82,7 @@ impl SpeedTable {
     }
 
     pub(super) fn of(table: Table, definition: &Arc<Definition>) -> Self {
-        Self { definition: Arc::clone(definition), table, live: OnceCell::new() }
+        Self { definition: Arc::clone(definition), table, live: OnceCell::new(), removed: Vec::new() }
     }
 
     /// Version of the table.
@@ -155,7 +157,11 @@ impl SpeedTable {
 
     /// Makes one attempt to commit on this version.
     pub(super) async fn commit(&mut self, commit: Commit) -> CommitOutcome {
+        let removes = commit.removes.clone();
         let outcome = self.table.commit(commit).await;
+        if matches!(outcome, CommitOutcome::Committed(_)) {
+            self.removed.extend(removes);
+        }
         self.live = OnceCell::new();
         outcome
     }

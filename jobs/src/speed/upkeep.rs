@@ -105,6 +105,11 @@ impl SpeedTable {
         self.table.clean_log(self.version(), older_than_ms).await.map(drop)
     }
 
+    /// Takes the files that commits of this object took out; they are still in the store.
+    pub(super) fn take_removed(&mut self) -> Vec<LiveFile> {
+        std::mem::take(&mut self.removed)
+    }
+
     async fn files_on(&self, date: Date) -> Result<Vec<LiveFile>> {
         let mut files = Vec::new();
         for file in self.live().await? {

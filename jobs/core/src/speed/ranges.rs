@@ -103,6 +103,9 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
+    /// From and to.
+    type Ends = (i64, i64);
+
     const RANGE: OffsetRange = OffsetRange { from: Offset(5), to: Offset(9) };
 
     fn claim(partition: i32, from: i64, to: i64) -> Claim {
@@ -156,10 +159,7 @@ mod tests {
     #[case::overlap(&[(0, 5), (4, 9)], Err(((0, 5), (4, 9))))]
     #[case::inside(&[(0, 9), (3, 4)], Err(((0, 9), (3, 4))))]
     #[case::same_beginning(&[(0, 9), (0, 4)], Err(((0, 4), (0, 9))))]
-    fn ranges_are_joined(
-        #[case] ranges: &[(i64, i64)],
-        #[case] expected: Result<Option<(i64, i64)>, ((i64, i64), (i64, i64))>,
-    ) {
+    fn ranges_are_joined(#[case] ranges: &[(i64, i64)], #[case] expected: Result<Option<Ends>, (Ends, Ends)>) {
         let range = |(from, to): (i64, i64)| OffsetRange::new(from, to);
         let expected = expected.map(|r| r.map(range)).map_err(|(a, b)| Overlapping(range(a), range(b)));
         assert_eq!(joined(ranges.iter().map(|r| range(*r))), expected);

@@ -113,6 +113,28 @@ async fn another_meaning_replaces_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_with_the_old_meaning_yields_to_the_new_one() {
+    let rows = some_rows(60);
+    let mut kit = Kit::new(ALL);
+    let old = kit.live().await;
+    hand_over(&old, kit.land(&rows[..20]).await);
+    while old.status().reports()["a"].commits == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    kit.define("[5m, 1h]", "SELECT key, max(n) AS most FROM events GROUP BY key");
+    kit.catch_up(false).await;
+    hand_over(&old, kit.land(&rows[20..]).await);
+    let report = ended(old).await;
+    assert_eq!((report.health, report.failures), (Health::Degraded, 1), "{report:?}");
+    assert!(report.why.is_some_and(|why| why.contains("another definition")));
+    assert_eq!(kit.catch_up(false).await.aggregates["a"].anew, None, "it was left alone");
+    let mut right = Kit::new(ALL);
+    right.define("[5m, 1h]", "SELECT key, max(n) AS most FROM events GROUP BY key");
+    right.stream(&[rows]).await;
+    assert_eq!(kit.windows().await, right.windows().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_raw_table_that_was_made_anew_replaces_everything() {
     let kit = Kit::new(ALL);
     kit.stream(&parts(&some_rows(60), 20)).await;

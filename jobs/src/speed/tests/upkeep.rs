@@ -36,6 +36,14 @@ async fn merged_states_are_fewer_and_say_the_same() {
     assert_eq!(kept.merged, 2, "both dates");
     assert!(kit.states().await < states && self::files(&kit).await < files);
     assert_eq!(kit.windows().await, before);
+    // merged files stay for those who read an older version, and then go; live ones never do
+    let removed = table.take_removed();
+    assert_eq!(removed.len(), files);
+    let live = table.live().await.unwrap().to_vec();
+    assert!(table.table.delete_removed(&live[..1]).await.is_err());
+    table.table.delete_removed(&removed).await.unwrap();
+    table.table.delete_removed(&removed).await.unwrap();
+    assert_eq!(kit.windows().await, before);
     let once_more = table.merge(2, u64::MAX, &kit.run()).await.unwrap();
     assert_eq!(once_more.merged, 0, "one file for each date");
     // what comes later follows the joined ranges
