@@ -140,11 +140,45 @@ impl SpeedTable {
     /// A file cannot be read; [`Class::Internal`] if offsets are in twice, or the columns are not those of
     /// the definition.
     pub async fn states(&self, within: Window) -> Result<States> {
-        let files = self.files_of(within).await?;
-        let read = rows::read(&self.table, &self.definition, &files).await?;
+        self.states_in(&self.files(within).await?, within).await
+    }
+
+    /// The states of these files of this version; see [`Self::states`]. Files never change, so whoever has read
+    /// some at an earlier version, and finds all of them here still, needs only the others.
+    ///
+    /// # Errors
+    /// As [`Self::states`]; offsets that are in twice are seen within these files only.
+    pub async fn states_in(&self, files: &[LiveFile], within: Window) -> Result<States> {
+        let read = rows::read(&self.table, &self.definition, files).await?;
         rows::check_ranges(&read, &self.stored()).map_err(|e| self.broken(&e))?;
         let batches = read.iter().map(|part| part.states_within(within)).collect::<Result<Vec<_>>>()?;
         self.definition.stored(&batches)
+    }
+
+    /// The files that may hold states of base windows that start within `within`.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn files(&self, within: Window) -> Result<Vec<LiveFile>> {
+        let zone = &self.definition.zone;
+        // beyond the years that dates are made for there is nothing to leave out
+        let date = |instant: Instant| zone.local_date(instant).ok();
+        // the clocks may have gone back over a midnight, so dates need not grow with instants
+        let first = date(within.start).and_then(|date| date.yesterday().ok());
+        let last = date(within.end).and_then(|date| date.tomorrow().ok());
+        let floor = self.floor();
+        let mut files = Vec::new();
+        for file in self.live().await? {
+            let date = self.date_of(file)?;
+            // what came after its date was dropped is a part only
+            if floor.is_some_and(|floor| date < floor) {
+                continue;
+            }
+            if first.is_none_or(|first| first <= date) && last.is_none_or(|last| date <= last) {
+                files.push(file.clone());
+            }
+        }
+        Ok(files)
     }
 
     /// All states there are; see [`Self::states`].
@@ -175,28 +209,6 @@ impl SpeedTable {
     /// The live files of this version.
     pub(super) async fn live(&self) -> Result<&[LiveFile]> {
         self.live.get_or_try_init(|| self.table.live_files()).await.map(Vec::as_slice)
-    }
-
-    async fn files_of(&self, within: Window) -> Result<Vec<LiveFile>> {
-        let zone = &self.definition.zone;
-        // beyond the years that dates are made for there is nothing to leave out
-        let date = |instant: Instant| zone.local_date(instant).ok();
-        // the clocks may have gone back over a midnight, so dates need not grow with instants
-        let first = date(within.start).and_then(|date| date.yesterday().ok());
-        let last = date(within.end).and_then(|date| date.tomorrow().ok());
-        let floor = self.floor();
-        let mut files = Vec::new();
-        for file in self.live().await? {
-            let date = self.date_of(file)?;
-            // what came after its date was dropped is a part only
-            if floor.is_some_and(|floor| date < floor) {
-                continue;
-            }
-            if first.is_none_or(|first| first <= date) && last.is_none_or(|last| date <= last) {
-                files.push(file.clone());
-            }
-        }
-        Ok(files)
     }
 
     pub(super) fn date_of(&self, file: &LiveFile) -> Result<Date> {

@@ -129,14 +129,17 @@ async fn a_commit_of_unknown_outcome_is_in_once(#[case] fault: Fault, #[values(f
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_catch_up_at_once_do_not_double() {
     let rows = some_rows(80);
-    for rebuild in [false, true] {
+    for (begun, rebuild) in [(false, false), (true, false), (true, true)] {
         let kit = Kit::new(ALL);
-        for part in rows.chunks(20) {
+        for (n, part) in rows.chunks(20).enumerate() {
             kit.land(part).await;
+            if begun && n == 1 {
+                kit.catch_up(false).await;
+            }
         }
         let (a, b) = tokio::join!(kit.catch_up(rebuild), kit.catch_up(rebuild));
         assert!(a.error.is_none() && b.error.is_none());
-        assert_eq!(kit.windows().await, right(&rows).await, "rebuild: {rebuild}");
+        assert_eq!(kit.windows().await, right(&rows).await, "begun: {begun}, rebuild: {rebuild}");
     }
 }
 

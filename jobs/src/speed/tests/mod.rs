@@ -1,3 +1,4 @@
+mod any_order;
 mod crowd;
 mod drift_base;
 mod functions;

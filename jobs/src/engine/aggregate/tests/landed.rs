@@ -5,7 +5,7 @@ use super::super::*;
 use super::golden::{file, folder, project};
 use super::session;
 use super::trips::{batch, streams, trip};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
@@ -36,8 +36,9 @@ fn landed_rows() -> (RecordBatch, [BooleanArray; 3]) {
 fn without_counts(finished: &[Finished]) -> Vec<Vec<RecordBatch>> {
     let kept = |batch: &RecordBatch| {
         let names = batch.schema();
-        let columns: Vec<usize> =
-            (0..batch.num_columns()).filter(|n| !["late", "duplicates"].contains(&names.field(*n).name().as_str())).collect();
+        let columns: Vec<usize> = (0..batch.num_columns())
+            .filter(|n| !["late", "duplicates"].contains(&names.field(*n).name().as_str()))
+            .collect();
         batch.project(&columns).unwrap()
     };
     finished.iter().map(|f| f.rows.iter().map(kept).collect()).collect()
