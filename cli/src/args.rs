@@ -61,6 +61,9 @@ pub enum Verb {
     Stream(Stream),
     /// Compute exact windows, late events included, and publish those that changed
     Batch(Batch),
+    /// Bring the states of open windows up to raw, as `stream` does by itself
+    #[command(subcommand)]
+    Speed(Speed),
     /// Look at rejected messages
     #[command(subcommand)]
     Rejects(RejectsVerb),
@@ -249,6 +252,28 @@ pub struct Batch {
     /// How --try prints [default: table]
     #[arg(long, value_enum, requires = "try_file")]
     pub format: Option<Format>,
+}
+
+/// `speed`
+#[derive(Debug, Subcommand)]
+pub enum Speed {
+    /// Take in what raw has and the speed tables lack
+    CatchUp(SpeedTables),
+    /// Make the speed tables anew, as far back as windows are open
+    Rebuild(SpeedTables),
+}
+
+/// `speed catch-up`, `speed rebuild`
+#[derive(Debug, ClapArgs)]
+pub struct SpeedTables {
+    /// Aggregates [default: all that have speed]
+    pub aggregates: Vec<String>,
+    /// End with exit code 99 where there is nothing to do
+    #[arg(long)]
+    pub skip_exit_code: bool,
+    /// Print the plan as JSON and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What to do where offsets are gone.

@@ -7,6 +7,7 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::land::meter::Meter;
 use deltaworks_jobs::project::settings::Pipeline;
+use deltaworks_jobs::speed::{Health, Status};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ const GRACE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 struct Watched {
     pipelines: Arc<Vec<(Arc<Meter>, Duration)>>,
+    speed: Status,
     clock: Clock,
     prometheus: PrometheusHandle,
 }
@@ -30,6 +32,7 @@ pub async fn serve(
     address: SocketAddr,
     pipelines: &[Arc<Pipeline>],
     meters: &[Arc<Meter>],
+    speed: Status,
     clock: Clock,
 ) -> Result<SocketAddr> {
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -41,7 +44,7 @@ pub async fn serve(
     describe();
     let age_max = |p: &Pipeline| p.commit.every.max(p.idle_after) + GRACE;
     let pipelines = meters.iter().zip(pipelines).map(|(m, p)| (m.clone(), age_max(p))).collect();
-    let watched = Watched { pipelines: Arc::new(pipelines), clock, prometheus };
+    let watched = Watched { pipelines: Arc::new(pipelines), speed, clock, prometheus };
     let app = Router::new().route("/metrics", get(metrics_text)).route("/healthz", get(healthz)).with_state(watched);
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| failed(e.into()))?;
     let bound = listener.local_addr().map_err(|e| failed(e.into()))?;
@@ -66,6 +69,13 @@ fn describe() {
     describe_gauge!("deltaworks_lag_messages", "Messages between the position and the end of the partition");
     describe_gauge!("deltaworks_commit_age_seconds", "Seconds since the last commit");
     describe_gauge!("deltaworks_table_version", "Version of the raw table");
+    describe_gauge!(
+        "deltaworks_speed_degraded",
+        "1 while the speed table of an aggregate has failed and is tried again"
+    );
+    describe_gauge!("deltaworks_speed_behind", "1 while the speed table of an aggregate is being caught up from raw");
+    describe_counter!("deltaworks_speed_failures_total", "Times that an aggregate became degraded");
+    describe_counter!("deltaworks_speed_commits_total", "Commits of the speed table of an aggregate");
 }
 
 async fn metrics_text(State(watched): State<Watched>) -> String {
@@ -87,6 +97,14 @@ async fn metrics_text(State(watched): State<Watched>) -> String {
         let age_ms = now_ms - meter.last_commit_ms.load(Relaxed);
         gauge!("deltaworks_commit_age_seconds", "pipeline" => name()).set(age_ms as f64 / 1e3);
         gauge!("deltaworks_table_version", "pipeline" => name()).set(meter.version.load(Relaxed) as f64);
+    }
+    for (aggregate, report) in watched.speed.reports() {
+        let is = |health: Health| f64::from(u8::from(report.health == health));
+        let name = || aggregate.clone();
+        gauge!("deltaworks_speed_degraded", "aggregate" => name()).set(is(Health::Degraded));
+        gauge!("deltaworks_speed_behind", "aggregate" => name()).set(is(Health::Behind));
+        counter!("deltaworks_speed_failures_total", "aggregate" => name()).absolute(report.failures);
+        counter!("deltaworks_speed_commits_total", "aggregate" => name()).absolute(report.commits);
     }
     watched.prometheus.render()
 }

@@ -25,6 +25,8 @@ pub enum Stage {
     Land,
     /// The query engine.
     Query,
+    /// Speed.
+    Speed,
     /// Batch.
     Batch,
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Stage {
             Self::Lake => "lake",
             Self::Land => "land",
             Self::Query => "query",
+            Self::Speed => "speed",
             Self::Batch => "batch",
         })
     }

@@ -1,8 +1,8 @@
 //! The stages of deltaworks, in flow order, and the edges they use.
 //!
 //! ```text
-//!   project ─> produce ─> (topic) ─> land ─> (raw, rejects) ─> batch ─> (batch) ─> engine: query
-//!                            │         │
+//!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─> engine: query
+//!                            │         │   └─> speed ─> (speed)
 //!   edges:                 kafka      lake
 //! ```
 
@@ -13,6 +13,8 @@ pub mod project;
 pub mod produce;
 
 pub mod land;
+
+pub mod speed;
 
 pub mod batch;
 

@@ -10,6 +10,7 @@ mod produce;
 mod query;
 mod rejects;
 mod reset;
+mod speed;
 mod status;
 mod stream;
 mod topics;
@@ -36,6 +37,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Topics(verb) => topics::run(global, verb).await,
         Verb::Stream(verb) => stream::run(global, verb, screen).await,
         Verb::Batch(verb) => batch::run(global, verb, screen).await,
+        Verb::Speed(verb) => speed::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
         Verb::Offsets(verb) => offsets::run(global, verb).await,
         Verb::Query(verb) => query::run(global, verb).await,

@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::{health, live};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::land::{self, DataLoss, Start, StreamOptions, inspect, meter::Meter};
-use deltaworks_jobs::{Class, Error, Result, Stage};
+use deltaworks_jobs::{Class, Error, Result, Stage, speed};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,18 +46,25 @@ pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Endi
         Signals::listen().map_err(|e| Error::new(Stage::Land, Class::Outside, "signals cannot be heard").because(e))?;
     let clock = Clock::system();
     let meters: Vec<_> = pipelines.iter().map(|p| Arc::new(Meter::new(&p.name, clock.now_ms()))).collect();
+    let live = speed::Live::start(&settings, &pipelines, &options.run_id, &signals.stop).await;
     if let Some(address) = args.listen {
-        health::serve(address, &pipelines, &meters, clock.clone()).await?;
+        health::serve(address, &pipelines, &meters, live.status(), clock.clone()).await?;
     }
     tracing::info!(run_id = %options.run_id, pipelines = pipelines.len(), "landing begins");
     let done = CancellationToken::new();
     let watch = live::watch(meters.clone(), screen.clone(), options.until_caught_up, clock.clone(), done.clone());
     let watching = tokio::spawn(watch);
-    let report = land::stream(&settings, &pipelines, &options, &meters, &clock, &signals.stop).await;
+    let taps = live.taps().clone();
+    let report = land::stream_tapped(&settings, &pipelines, &options, &meters, &clock, &signals.stop, &taps).await;
+    drop(taps);
+    let speed = live.end().await;
     done.cancel();
     // the line has to be gone before the result is printed
     let _ = watching.await;
-    let result = json!({ "run_id": options.run_id, "pipelines": report.pipelines });
+    let mut result = json!({ "run_id": options.run_id, "pipelines": report.pipelines });
+    if !speed.is_empty() {
+        result["speed"] = json!(speed);
+    }
     let ending = match signals.class().filter(|_| report.stopped) {
         Some(class) => Ending::classed(class, result),
         None => Ending::with(result),

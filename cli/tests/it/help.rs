@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 17] = [
+    let verbs: [&[&str]; 20] = [
         &[],
         &["init"],
         &["check"],
@@ -26,6 +26,9 @@ fn help_of_every_verb() {
         &["topics", "create"],
         &["stream"],
         &["batch"],
+        &["speed"],
+        &["speed", "catch-up"],
+        &["speed", "rebuild"],
         &["rejects"],
         &["rejects", "list"],
         &["rejects", "show"],
@@ -49,8 +52,8 @@ fn no_verb_is_without_a_snapshot() {
     let listed = top.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
     let names: Vec<_> = listed.filter_map(|l| l.split_whitespace().next()).collect();
     let shown = [
-        "init", "check", "demo", "produce", "topics", "stream", "batch", "rejects", "offsets", "query", "status",
-        "reset", "help",
+        "init", "check", "demo", "produce", "topics", "stream", "batch", "speed", "rejects", "offsets", "query",
+        "status", "reset", "help",
     ];
     assert_eq!(names, shown);
 }

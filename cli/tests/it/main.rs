@@ -18,6 +18,7 @@ mod groups;
 mod help;
 mod poison;
 mod signals;
+mod speed;
 mod start;
 mod unknown;
 mod writers;

@@ -9,6 +9,7 @@
 //!            reason ──────┘
 //!
 //! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
+//! progress ─> speed ─> (append)
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -23,6 +24,7 @@ pub mod history;
 pub mod place;
 pub mod progress;
 pub mod reason;
+pub mod speed;
 pub mod tally;
 pub mod units;
 pub mod windows;

@@ -87,6 +87,12 @@ impl DateFiles {
         Self { files: self.files.iter().filter(|f| !is_old(&f.file)).cloned().collect(), ..self.clone() }
     }
 
+    /// Bytes of the files that are here, which may be some of the date's.
+    #[must_use]
+    pub fn bytes_of_files(&self) -> u64 {
+        self.files.iter().map(|f| f.file.size).sum()
+    }
+
     /// How many files there are.
     #[must_use]
     pub const fn len(&self) -> usize {

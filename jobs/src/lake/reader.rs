@@ -90,12 +90,16 @@ impl Table {
             let class = if is_gone(&e) { Class::InputLost } else { Class::Outside };
             crate::Error::new(crate::Stage::Lake, class, format!("table `{table}`: cannot read `{path}`")).because(e)
         };
-        let FileSink { store, path, .. } = self.sink();
+        let batches = open(self.sink().store, self.location(file)?, columns).await.map_err(failed.clone())?;
+        Ok(batches.map_err(failed).boxed())
+    }
+
+    /// Where a file lies in the store.
+    pub(super) fn location(&self, file: &LiveFile) -> Result<Path> {
+        let FileSink { path, .. } = self.sink();
         let below = Path::from_url_path(&file.path)
             .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))?;
-        let location = Path::parse(format!("{path}/{below}"))
-            .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))?;
-        let batches = open(store, location, columns).await.map_err(failed.clone())?;
-        Ok(batches.map_err(failed).boxed())
+        Path::parse(format!("{path}/{below}"))
+            .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))
     }
 }

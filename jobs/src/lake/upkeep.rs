@@ -4,7 +4,7 @@
 //! read; U2 it never passes `keep_from`, so the ledger has copied what goes away.
 
 use super::log::Entry;
-use super::table::Table;
+use super::table::{LiveFile, Table};
 use super::{Lake, TableName, store};
 use crate::{Class, Result};
 use deltalake::logstore::object_store::{ObjectMeta, ObjectStore as _, path::Path};
@@ -45,6 +45,27 @@ impl Table {
             }
         }
         Ok(count)
+    }
+
+    /// Deletes files that have left the table: versions that held them can no longer be read. Files that are gone
+    /// already are no error.
+    ///
+    /// # Errors
+    /// A file is live; the store refuses to delete.
+    pub async fn delete_removed(&self, files: &[LiveFile]) -> Result<()> {
+        let live = self.live_files().await?;
+        if let Some(file) = files.iter().find(|file| live.iter().any(|live| live.path == file.path)) {
+            return Err(self.log.error(Class::Internal, format!("`{}` is live and cannot be deleted", file.path)));
+        }
+        for file in files {
+            let path = self.location(file)?;
+            let one = futures::stream::iter([Ok(path.clone())]).boxed();
+            match self.log.store.delete_stream(one).try_collect::<Vec<_>>().await {
+                Ok(_) | Err(deltalake::logstore::object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(self.log.store_error(format!("cannot delete `{path}`"), e)),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use super::meter::Meter;
 use super::options::StreamOptions;
 use super::patience::Patience;
 use super::rejects::{RejectsTable, RejectsVerdict};
+use super::tap::{self, Tap};
 use super::worker::{FlushPart, PartitionFlush};
 use crate::checksum::RowSum;
 use crate::clock::Clock;
@@ -98,6 +99,8 @@ pub struct Committer {
     pub workers: usize,
     /// Number of partitions of the topic, as last seen.
     pub partition_count: Arc<std::sync::atomic::AtomicI32>,
+    /// Who wants landed rows.
+    pub tap: Option<Arc<dyn Tap>>,
 }
 
 /// A flush, put together from the workers' parts.
@@ -107,6 +110,7 @@ struct Flush {
     rejects: Vec<RecordBatch>,
     partitions: BTreeMap<i32, PartitionFlush>,
     dates: BTreeMap<i32, RowSum>,
+    tapped: Option<Vec<RecordBatch>>,
 }
 
 enum Landed {
@@ -143,8 +147,8 @@ impl Committer {
         totals
     }
 
-    async fn settle(&mut self, flush: Flush, totals: &mut Totals) -> Result<Outcome> {
-        let partitions = flush.partitions.clone();
+    async fn settle(&mut self, mut flush: Flush, totals: &mut Totals) -> Result<Outcome> {
+        let (partitions, tapped) = (flush.partitions.clone(), flush.tapped.take());
         match self.land(flush).await? {
             Landed::Elsewhere => {
                 self.rejects.forget();
@@ -154,6 +158,7 @@ impl Committer {
                 self.count(&partitions, totals);
                 if let Some(version) = version {
                     self.meter.version.store(version, Relaxed);
+                    self.tell_tap(version, &partitions, tapped).await;
                     self.after_commit(version).await;
                 }
                 self.check_limit(totals)?;
@@ -165,6 +170,17 @@ impl Committer {
                 self.meter.version.store(version, Relaxed);
                 Ok(Outcome::Committed { nexts: nexts(&partitions) })
             }
+        }
+    }
+
+    /// Hands the rows of a commit on. A commit of another writer is that writer's to hand on.
+    async fn tell_tap(&self, version: i64, partitions: &BTreeMap<i32, PartitionFlush>, rows: Option<Vec<RecordBatch>>) {
+        let Some(tap) = &self.tap else { return };
+        let claims: Vec<Claim> = claims(partitions).into_iter().filter(|claim| !claim.range.is_empty()).collect();
+        if !claims.is_empty() {
+            let raw = self.raw.lock().await;
+            let (raw_table, topic) = (raw.id().to_owned(), self.progress(&raw).topic);
+            tap.landed(tap::Landed { raw_table, version, topic, claims, rows });
         }
     }
 
@@ -386,8 +402,13 @@ impl Flush {
             rejects: Vec::new(),
             partitions: BTreeMap::new(),
             dates: BTreeMap::new(),
+            tapped: Some(Vec::new()),
         };
         for part in parts {
+            whole.tapped = whole.tapped.zip(part.tapped).map(|(mut rows, more)| {
+                rows.extend(more);
+                rows
+            });
             whole.files.extend(part.files);
             whole.rejects.extend(part.rejects.into_iter().filter(|b| b.num_rows() > 0));
             whole.partitions.extend(part.partitions);

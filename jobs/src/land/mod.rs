@@ -33,6 +33,8 @@ mod committer;
 
 mod rejects;
 
+pub mod tap;
+
 // what the tables are like, and what is in them
 mod last_ids;
 pub mod schema;
@@ -45,4 +47,4 @@ mod patience;
 pub mod reset;
 
 pub use options::{DataLoss, Start, StreamOptions};
-pub use stream::{PipelineReport, StreamReport, stream, stream_on};
+pub use stream::{PipelineReport, StreamReport, stream, stream_on, stream_tapped, stream_tapped_on};

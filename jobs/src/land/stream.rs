@@ -10,6 +10,7 @@ use super::options::StreamOptions;
 use super::reader::{Ended, Reader, Wiring};
 use super::rejects::RejectsTable;
 use super::takeover::Takeover;
+use super::tap::{Tap, Taps};
 use super::worker::{FlushPart, Item, Worker};
 use super::{decode, tables};
 use crate::clock::Clock;
@@ -76,8 +77,21 @@ pub async fn stream(
     clock: &Clock,
     stop: &CancellationToken,
 ) -> StreamReport {
+    stream_tapped(settings, pipelines, options, meters, clock, stop, &Taps::default()).await
+}
+
+/// The same, and hands landed rows to `taps`, which have their share of the memory budget.
+pub async fn stream_tapped(
+    settings: &Settings,
+    pipelines: &[Arc<Pipeline>],
+    options: &StreamOptions,
+    meters: &[Arc<Meter>],
+    clock: &Clock,
+    stop: &CancellationToken,
+    taps: &Taps,
+) -> StreamReport {
     match Lake::open(&settings.lake) {
-        Ok(lake) => stream_on(&lake, settings, pipelines, options, meters, clock, stop).await,
+        Ok(lake) => stream_tapped_on(&lake, settings, pipelines, options, meters, clock, stop, taps).await,
         Err(error) => {
             let reports = pipelines.iter().map(|p| (p.name.clone(), PipelineReport::default())).collect();
             StreamReport { pipelines: reports, stopped: stop.is_cancelled(), error: Some(error) }
@@ -96,14 +110,30 @@ pub async fn stream_on(
     clock: &Clock,
     stop: &CancellationToken,
 ) -> StreamReport {
+    stream_tapped_on(lake, settings, pipelines, options, meters, clock, stop, &Taps::default()).await
+}
+
+/// Both.
+#[expect(clippy::too_many_arguments, reason = "the parts of one run, named once")]
+pub async fn stream_tapped_on(
+    lake: &Lake,
+    settings: &Settings,
+    pipelines: &[Arc<Pipeline>],
+    options: &StreamOptions,
+    meters: &[Arc<Meter>],
+    clock: &Clock,
+    stop: &CancellationToken,
+    taps: &Taps,
+) -> StreamReport {
     let halt = stop.child_token();
-    let memory = settings.memory_bytes / pipelines.len().max(1);
+    let memory = settings.memory_bytes.saturating_sub(taps.memory_bytes) / pipelines.len().max(1);
     let mut running = tokio::task::JoinSet::new();
     for (pipeline, meter) in pipelines.iter().zip(meters) {
         let (lake, settings, pipeline, options) = (lake.clone(), settings.clone(), pipeline.clone(), options.clone());
         let (meter, clock, halt) = (meter.clone(), clock.clone(), halt.clone());
+        let tap = taps.of.get(&pipeline.name).cloned();
         running.spawn(async move {
-            let outcome = land(lake, &settings, pipeline.clone(), &options, meter, clock, &halt, memory).await;
+            let outcome = land(lake, &settings, pipeline.clone(), &options, meter, clock, &halt, memory, tap).await;
             (pipeline.name.clone(), outcome)
         });
     }
@@ -139,11 +169,12 @@ async fn land(
     clock: Clock,
     stop: &CancellationToken,
     memory: usize,
+    tap: Option<Arc<dyn Tap>>,
 ) -> (PipelineReport, Option<Error>) {
     match Parts::open(lake, settings, &pipeline, options, &clock, memory).await {
         Ok(parts) => {
             let raw = parts.raw.clone();
-            let (totals, error) = parts.run(options, meter, clock, stop, memory).await;
+            let (totals, error) = parts.run(options, meter, clock, stop, memory, tap).await;
             (report(&pipeline, &totals, &*raw.lock().await), error)
         }
         Err(error) => (PipelineReport::default(), Some(error)),
@@ -223,6 +254,7 @@ impl Parts {
         clock: Clock,
         stop: &CancellationToken,
         memory: usize,
+        tap: Option<Arc<dyn Tap>>,
     ) -> (Totals, Option<Error>) {
         let (outcomes_in, outcomes) = crossbeam_channel::unbounded();
         let (used_in, used) = crossbeam_channel::bounded(16);
@@ -233,7 +265,7 @@ impl Parts {
         for (n, decoder) in self.decoders.into_iter().enumerate() {
             let (queue, items) = crossbeam_channel::unbounded::<Item>();
             queues.push(queue);
-            let worker = Worker::new(self.pipeline.clone(), decoder);
+            let worker = Worker::new(self.pipeline.clone(), decoder, tap.clone());
             let (used_in, parts_in, failed) = (used_in.clone(), parts_in.clone(), outcomes_in.clone());
             threads.push(spawn(format!("decode-{n}"), move || {
                 if let Err(error) = worker.run(&items, &used_in, &parts_in) {
@@ -252,6 +284,7 @@ impl Parts {
             clock: clock.clone(),
             workers,
             partition_count: self.takeover.partition_count.clone(),
+            tap,
         };
         let committer = tokio::spawn(committer.run(parts, outcomes_in));
         let wiring = Wiring { workers: queues, used, outcomes, stop: stop.clone() };

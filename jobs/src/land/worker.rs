@@ -9,6 +9,7 @@
 
 use super::repeat::RepeatMemory;
 use super::rows::{Reject, Rejects, Stamp, Stamps, encode_split, without_partitions};
+use super::tap::{self, Tap};
 use super::{schema, tables};
 use crate::checksum::{self, RowSum};
 use crate::error::Result;
@@ -89,6 +90,8 @@ pub struct FlushPart {
     pub partitions: BTreeMap<i32, PartitionFlush>,
     /// Rows and checksum per event date.
     pub dates: BTreeMap<i32, RowSum>,
+    /// What the tap wants of the rows; `None` if there is no tap, or no room.
+    pub tapped: Option<Vec<RecordBatch>>,
 }
 
 /// One partition in a flush.
@@ -114,6 +117,7 @@ pub struct Worker {
     rejects: Rejects,
     batches: Vec<Batch>,
     reject_batches: Vec<RecordBatch>,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 /// Rows that wait for the flush, with their checksums.
@@ -140,7 +144,7 @@ struct Owned {
 
 impl Worker {
     /// A worker without partitions.
-    pub fn new(pipeline: Arc<Pipeline>, decoder: Box<dyn Decoder>) -> Self {
+    pub fn new(pipeline: Arc<Pipeline>, decoder: Box<dyn Decoder>, tap: Option<Arc<dyn Tap>>) -> Self {
         Self {
             raw_schema: schema::raw_schema(&pipeline),
             rejects_schema: schema::rejects_schema(),
@@ -154,6 +158,7 @@ impl Worker {
             rejects: Rejects::default(),
             batches: Vec::new(),
             reject_batches: Vec::new(),
+            tap,
         }
     }
 
@@ -345,6 +350,8 @@ impl Worker {
             };
             partitions.insert(partition, PartitionFlush { tally, progress });
         }
+        let tapped =
+            self.tap.as_ref().and_then(|tap| tap::wanted(tap.as_ref(), self.batches.iter().map(|batch| &batch.rows)));
         let mut dates: BTreeMap<i32, RowSum> = BTreeMap::new();
         let mut batches = Vec::with_capacity(self.batches.len());
         for batch in std::mem::take(&mut self.batches) {
@@ -355,7 +362,7 @@ impl Worker {
         }
         let files = encode_split(batches, &self.partition_columns, &self.profile)?;
         let rejects = std::mem::take(&mut self.reject_batches);
-        Ok(FlushPart { sequence: order.sequence, files, rejects, partitions, dates })
+        Ok(FlushPart { sequence: order.sequence, files, rejects, partitions, dates, tapped })
     }
 }
 

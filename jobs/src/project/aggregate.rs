@@ -34,6 +34,8 @@ struct Header {
     timezone: Option<String>,
     /// After a change of definition, windows of this many days are recomputed at once. Default `7d`.
     redefine: Option<String>,
+    /// Whether windows are shown before they are complete: `speed.<aggregate>` is kept. Default `true`.
+    speed: Option<bool>,
 }
 
 /// Reads the file at `path` (relative to the project); `None` if anything is wrong with its header or
@@ -60,6 +62,7 @@ pub(super) fn read(
     let windows = windows(&tree, sink);
     let zone = zone(&tree, sink);
     let redefine_days = redefine_days(&tree, sink);
+    let speed = shaped.as_ref().and_then(|header| header.get("speed")?.as_bool()).unwrap_or(true);
     if let (Some(pipeline), Some(windows)) = (from, &windows) {
         retention(&tree, pipeline, windows, sink);
     }
@@ -73,6 +76,7 @@ pub(super) fn read(
         windows,
         zone,
         redefine_days,
+        speed,
         sql: text.to_owned(),
     };
     sink.is_empty().then_some(file).filter(|_| shaped.is_some())

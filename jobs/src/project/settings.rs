@@ -46,6 +46,8 @@ pub struct AggregateFile {
     pub zone: Zone,
     /// Days that are recomputed at once after a change of definition.
     pub redefine_days: u32,
+    /// Whether partial states are kept, to show windows before they are complete.
+    pub speed: bool,
     /// The whole file: to SQL the header is a comment.
     pub sql: String,
 }

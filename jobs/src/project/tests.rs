@@ -102,6 +102,7 @@ fn aggregates_and_lookups_are_read() {
     assert_eq!((legs.name.as_str(), legs.from.as_str()), ("legs", "zebra"));
     assert_eq!(legs.windows.iter().map(ToString::to_string).collect::<Vec<_>>(), ["30s", "1h", "1mo"]);
     assert_eq!((legs.zone.name(), legs.redefine_days), (Some("Europe/Kyiv"), 14));
+    assert!(!legs.speed);
     assert_eq!(legs.grain, "one row per window and name of the feeder");
     assert!(legs.sql.contains("avg(legs)"));
     let [keepers] = settings.lookups.as_slice() else { panic!("one lookup") };

@@ -7,15 +7,16 @@
 
 use super::definition::Definition;
 use super::grouping::{Finishing, Grouping};
-use super::halves::{COUNTS, Role};
+use super::halves::{COUNTS, Halves, Role};
 use super::rows::{Batches, Rows};
 use super::scalars::{Bins, window_starts};
+use super::session::Session;
 use super::states::{Held, States};
 use super::types::cast;
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Result, Stage};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use deltalake::datafusion::common::runtime::SpawnedTask;
 use deltalake::datafusion::common::{DataFusionError, Result as EngineResult, resources_err};
 use deltalake::datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream_partitioned};
@@ -100,12 +101,12 @@ pub struct Counted {
 
 /// What a batch is to a grouping.
 #[derive(Debug, Clone, Copy)]
-enum Eats {
+pub(super) enum Eats {
     Rows(Role),
     States,
 }
 
-type Portions = BoxStream<'static, EngineResult<(Eats, RecordBatch)>>;
+pub(super) type Portions = BoxStream<'static, EngineResult<(Eats, RecordBatch)>>;
 
 impl Counted {
     pub(super) const fn add(&mut self, other: Self) {
@@ -161,7 +162,7 @@ impl Definition {
             EngineResult::Ok(parts)
         };
         let parts = streams.await.map_err(|e| self.failed(e))?;
-        self.grouped(parts).await
+        self.states(parts).await
     }
 
     /// States that were stored under this definition's states fingerprint. There may be several per window
@@ -193,7 +194,7 @@ impl Definition {
         let by_key = self.node(&all).and_then(|node| self.halves.by_key(node, self.session.parallel));
         let streams = by_key.and_then(|plan| self.run(plan)).map_err(|e| self.failed(e))?;
         let parts = streams.into_iter().map(|stream| vec![stream.map(|states| Ok((Eats::States, states?))).boxed()]);
-        self.grouped(parts.collect()).await
+        self.states(parts.collect()).await
     }
 
     /// The results of all granularities, from fine to coarse, from states by base window.
@@ -263,7 +264,7 @@ impl Definition {
             let states = part.into_iter().map(move |b| Ok((Eats::States, cast(&b, &native)?)));
             vec![futures::stream::iter(states).boxed()]
         });
-        self.grouped(parts.collect()).await
+        self.states(parts.collect()).await
     }
 
     /// The states with the window starts of `granularity`, and whether that moved any.
@@ -319,37 +320,37 @@ impl Definition {
         futures::stream::iter(slices).map(values).boxed()
     }
 
-    /// Brings each part together, by a thread of its own. States come in the types that are stored, and may
-    /// take as much memory again as the session has for making them.
-    async fn grouped(&self, parts: Vec<Vec<Portions>>) -> Result<States> {
+    async fn states(&self, parts: Vec<Vec<Portions>>) -> Result<States> {
+        Ok(States { parts: self.grouped(&self.halves, parts, &self.states.1).await?, one_of_each: true })
+    }
+
+    /// Brings each part together, by a thread of its own. States come in the types of `schema`, and may take
+    /// as much memory again as the session has for making them.
+    pub(super) async fn grouped(
+        &self,
+        halves: &Halves,
+        parts: Vec<Vec<Portions>>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
         let held = Arc::new(Mutex::new(Held::default()));
         let parts = parts.into_iter().map(|streams| {
-            let (definition, held) = (self.clone(), Arc::clone(&held));
-            let part = SpawnedTask::spawn(async move { definition.group(select_all(streams), &held).await });
+            let (halves, session, schema) = (halves.clone(), self.session.clone(), Arc::clone(schema));
+            let (streams, held) = (select_all(streams), Arc::clone(&held));
+            let part = SpawnedTask::spawn(async move {
+                let Some(states) = group(&halves, &session, streams).await? else { return Ok(Vec::new()) };
+                let states = cast(&states, &schema)?;
+                let bytes = held.lock().unwrap_or_else(PoisonError::into_inner).add(&states);
+                if bytes > session.memory_bytes {
+                    return resources_err!("states of {bytes} bytes are more than may be held");
+                }
+                EngineResult::Ok(vec![states])
+            });
             async { part.join_unwind().await.map_err(|e| DataFusionError::External(Box::new(e)))? }
         });
-        let parts = try_join_all(parts).await.map_err(|e| self.failed(e))?;
-        Ok(States { parts, one_of_each: true })
+        try_join_all(parts).await.map_err(|e| self.failed(e))
     }
 
-    async fn group(&self, mut batches: SelectAll<Portions>, held: &Mutex<Held>) -> EngineResult<Vec<RecordBatch>> {
-        let mut grouping = Grouping::new(&self.halves, &self.session)?;
-        while let Some((eats, batch)) = batches.next().await.transpose()? {
-            match eats {
-                Eats::Rows(role) => grouping.add(&batch, role)?,
-                Eats::States => grouping.merge(&batch)?,
-            }
-        }
-        let Some(states) = grouping.states()? else { return Ok(Vec::new()) };
-        let states = cast(&states, &self.states.1)?;
-        let bytes = held.lock().unwrap_or_else(PoisonError::into_inner).add(&states);
-        if bytes > self.session.memory_bytes {
-            return resources_err!("states of {bytes} bytes are more than may be held");
-        }
-        Ok(vec![states])
-    }
-
-    fn run(&self, plan: Arc<dyn ExecutionPlan>) -> EngineResult<Vec<SendableRecordBatchStream>> {
+    pub(super) fn run(&self, plan: Arc<dyn ExecutionPlan>) -> EngineResult<Vec<SendableRecordBatchStream>> {
         execute_stream_partitioned(plan, self.session.state.task_ctx())
     }
 
@@ -364,10 +365,25 @@ impl Definition {
         Rows::new(Arc::clone(native), parts.collect()).node(native)
     }
 
-    fn failed(&self, error: DataFusionError) -> Error {
+    pub(super) fn failed(&self, error: DataFusionError) -> Error {
         let error = marked(error);
         Error { message: format!("aggregate `{}`: {}", self.name, error.message), ..error }
     }
+}
+
+async fn group(
+    halves: &Halves,
+    session: &Session,
+    mut batches: SelectAll<Portions>,
+) -> EngineResult<Option<RecordBatch>> {
+    let mut grouping = Grouping::new(halves, session)?;
+    while let Some((eats, batch)) = batches.next().await.transpose()? {
+        match eats {
+            Eats::Rows(role) => grouping.add(&batch, role)?,
+            Eats::States => grouping.merge(&batch)?,
+        }
+    }
+    grouping.states()
 }
 
 /// Marks an error that fewer rows at a time would avoid.

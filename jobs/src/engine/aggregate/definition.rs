@@ -43,6 +43,8 @@ pub struct Definition {
     pub columns: Vec<OutputColumn>,
     /// Columns of the raw table that are read.
     pub needed: Vec<String>,
+    /// Columns of it that [`Self::landed`] reads.
+    pub needed_landed: Vec<String>,
     /// What it computes, in a text that only a change of meaning changes.
     pub canonical: String,
     /// Hash of that text, of lateness, zone, types and the content of lookups.
@@ -55,6 +57,8 @@ pub struct Definition {
     pub(super) source_schema: SchemaRef,
     /// What the partial half eats, for states of one pass and for states that are stored.
     pub(super) eaten: (Eaten, Eaten),
+    /// What it eats of rows that are just landed.
+    pub(super) landed: Eaten,
     pub(super) halves: Halves,
     pub(super) above: Above,
     /// States as DataFusion knows them, and as they are kept.
@@ -145,7 +149,8 @@ async fn define(
         sink.error(places.start(), "the states of this SELECT cannot be kept in a Delta table");
         return None;
     };
-    let Built { eaten, halves, above, needed, canonical, states } = built;
+    let Built { eaten, landed, halves, above, needed, canonical, states } = built;
+    let [needed, needed_landed] = needed;
     let keeps =
         format!("{STATES_FORMAT} {DATAFUSION_VERSION}\n{canonical}\n{stored:?} {:?}\n{states}", file.zone.name());
     let cost = |(place, message, hint)| Diagnostic { file: file.path.clone(), place, message, hint: Some(hint) };
@@ -155,6 +160,7 @@ async fn define(
         granularities: file.windows.clone(),
         zone: file.zone.clone(),
         needed,
+        needed_landed,
         fingerprint: fingerprint(&canonical, &judged.columns, file, source, lookups),
         states_fingerprint: format!("{:032x}", xxh3_128(keeps.as_bytes())),
         columns: judged.columns,
@@ -163,6 +169,7 @@ async fn define(
         session: session.clone(),
         source_schema: Arc::clone(&source.schema),
         eaten,
+        landed,
         halves,
         above,
         states: (states, kept),
@@ -205,14 +212,16 @@ fn judge(planned: &Planned, source: &Source, lookups: &Lookups, sink: &mut Sink)
 async fn trial(definition: &Definition) -> crate::error::Result<()> {
     let states = definition.partial(Vec::new(), Life::Pass).await?;
     definition.finish(&states).await?;
+    definition.landed(Vec::new()).await?;
     Ok(())
 }
 
 struct Built {
     eaten: (Eaten, Eaten),
+    landed: Eaten,
     halves: Halves,
     above: Above,
-    needed: Vec<String>,
+    needed: [Vec<String>; 2],
     canonical: String,
     states: SchemaRef,
 }
@@ -225,12 +234,13 @@ async fn build(
     session: &Session,
 ) -> deltalake::datafusion::common::Result<Built> {
     let eaten = (Eaten::new(typed, source, &pass, session)?, Eaten::new(typed, source, &stored, session)?);
-    let needed = eaten.0.needed(session)?;
+    let landed = Eaten::landed(typed, source, &stored, session)?;
+    let needed = [eaten.0.needed(session)?, landed.needed(session)?];
     let none = Rows::new(Arc::clone(&source.schema), Vec::new());
     let (_, halves) = eaten.0.plan(session, none, Bucket::ALL).await?;
     let states = Arc::clone(&halves.states_schema);
     let (above, canonical) = (Above::new(typed)?, canonical::text(written)?);
-    Ok(Built { eaten, halves, above, needed, canonical, states })
+    Ok(Built { eaten, landed, halves, above, needed, canonical, states })
 }
 
 /// What makes the results of two definitions differ.

@@ -76,7 +76,9 @@ impl<'h> Grouping<'h> {
             let filter = match (role, n == duplicates) {
                 // no row pays for the question whether it is one
                 (Role::Counted, true) => continue,
-                (Role::Counted, false) => self.halves.filters[n].as_ref().map(|f| evaluate(f, rows)).transpose()?,
+                (Role::Counted, false) | (Role::Landed, _) => {
+                    self.halves.filters[n].as_ref().map(|f| evaluate(f, rows)).transpose()?
+                }
                 (Role::Duplicates, true) => None,
                 (Role::Duplicates, false) => Some(Arc::new(BooleanArray::from(vec![false; rows.num_rows()])) as _),
             };

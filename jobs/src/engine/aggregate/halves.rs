@@ -50,7 +50,12 @@ pub(super) enum Role {
     Counted,
     /// They are only counted as duplicates.
     Duplicates,
+    /// What each of them is was said by [`Eaten::landed`].
+    Landed,
 }
+
+/// The column of the partition that a landed row came from, which is a key of its states.
+const PARTITION: &str = "p";
 
 /// What is appended to every order, so that it is complete.
 const PLACE: [&str; 4] = ["_kafka_time", "_topic", "_partition", "_offset"];
@@ -104,6 +109,16 @@ pub(super) struct Halves {
 impl Eaten {
     /// What the calls of `parts` eat, by base window.
     pub(super) fn new(parts: &Parts, source: &Source, bins: &Bins, session: &Session) -> Result<Self> {
+        Self::of(parts, source, bins, session, false)
+    }
+
+    /// What they eat of rows that are just landed, none of them a fill: the last key is the partition, and
+    /// late rows and repeats are counted as such and go into nothing else.
+    pub(super) fn landed(parts: &Parts, source: &Source, bins: &Bins, session: &Session) -> Result<Self> {
+        Self::of(parts, source, bins, session, true)
+    }
+
+    fn of(parts: &Parts, source: &Source, bins: &Bins, session: &Session, landed: bool) -> Result<Self> {
         let input = lookups_kept(parts.aggregation.input.as_ref())?;
         let Some(qualifier) = pipeline_qualifier(&input, &source.name) else {
             return internal_err!("the pipeline is not under the aggregation");
@@ -122,15 +137,25 @@ impl Eaten {
             let key = columns.plain(key.clone().unalias_nested().data)?;
             columns.exprs.push(key.alias(key_column(n)));
         }
+        if landed {
+            columns.exprs.push(raw("_partition").alias(PARTITION));
+        }
         let groups = columns.exprs.len();
         let place: Vec<Sort> = std::iter::once(event_time).chain(PLACE.map(raw)).map(|e| e.sort(true, false)).collect();
+        let late = source.is_late(raw("_behind_ms"));
+        let on_time = late.clone().is_not_true();
+        let counts = landed.then(|| on_time.clone().and(raw("_repeat").is_not_true()));
         let mut calls = Vec::new();
         for call in &parts.aggregation.aggr_expr {
-            calls.push(columns.call(call, &place)?);
+            calls.push(columns.call(&only(call, counts.as_ref()), &place)?);
         }
-        let (late, filled) = (source.is_late(raw("_behind_ms")), raw("_fill").is_not_null());
-        // in the order of `COUNTS`; of duplicates, `partial` decides
-        for counted in [None, Some(late), None, Some(filled)] {
+        // in the order of `COUNTS`; of the duplicates among rows that are not just landed, `partial` decides
+        let counted = if landed {
+            [counts, Some(late), Some(on_time.and(raw("_repeat").is_true())), Some(lit(false))]
+        } else {
+            [None, Some(late), None, Some(raw("_fill").is_not_null())]
+        };
+        for counted in counted {
             calls.push(columns.call(&count(session, counted)?, &place)?);
         }
         let named = calls.into_iter().enumerate().map(|(n, call)| call.alias(result_column(n))).collect();
@@ -280,6 +305,19 @@ fn count(session: &Session, filter: Option<Expr>) -> Result<Expr> {
     let function = session.state.udaf("count")?;
     let filter = filter.map(Box::new);
     Ok(Expr::AggregateFunction(AggregateFunction::new_udf(function, vec![lit(1_i64)], false, filter, Vec::new(), None)))
+}
+
+/// The call over those rows only that pass `filter` too.
+fn only(call: &Expr, filter: Option<&Expr>) -> Expr {
+    let (Some(filter), Expr::AggregateFunction(mut function)) = (filter, call.clone().unalias_nested().data) else {
+        return call.clone();
+    };
+    let filter = match function.params.filter.take() {
+        Some(own) => filter.clone().and(*own),
+        None => filter.clone(),
+    };
+    function.params.filter = Some(Box::new(filter));
+    Expr::AggregateFunction(function)
 }
 
 /// The columns of the projection, each expression once.

@@ -9,7 +9,8 @@
 //!
 //! A caller makes a [`Session`], loads the [`Lookups`], and makes a [`Definition`] of each file. Then rows
 //! that count go through [`Definition::partial`], with the duplicates among them through
-//! [`Definition::partial_with_duplicates`]; [`Definition::merge`] brings states together, also stored ones, and
+//! [`Definition::partial_with_duplicates`], and rows that are just landed through [`Definition::landed`];
+//! [`Definition::merge`] brings states together, also stored ones, and
 //! [`Definition::finish`] gives the windows of every granularity. States of any portions of the rows, merged
 //! in any order, finish to the same bytes.
 //!
@@ -26,6 +27,7 @@ mod finish;
 mod grouping;
 mod halves;
 mod known;
+mod landed;
 mod lookups;
 mod parse;
 mod places;

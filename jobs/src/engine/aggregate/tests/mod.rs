@@ -4,6 +4,7 @@ mod edges;
 mod example;
 mod first;
 mod golden;
+mod landed;
 mod lookups;
 mod trips;
 mod whole;
