@@ -64,6 +64,8 @@ pub enum Verb {
     /// Bring the states of open windows up to raw, as `stream` does by itself
     #[command(subcommand)]
     Speed(Speed),
+    /// Hold the tables against ledger and broker: nothing lost, nothing twice, every row as it was landed
+    Prove(Prove),
     /// Look at rejected messages
     #[command(subcommand)]
     Rejects(RejectsVerb),
@@ -274,6 +276,16 @@ pub struct SpeedTables {
     /// Print the plan as JSON and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `prove`
+#[derive(Debug, ClapArgs)]
+pub struct Prove {
+    /// Pipelines and aggregates [default: all]
+    pub names: Vec<String>,
+    /// Do not read the topics again
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// What to do where offsets are gone.

@@ -27,6 +27,8 @@ pub enum Stage {
     Query,
     /// Speed.
     Speed,
+    /// Proving.
+    Prove,
     /// Batch.
     Batch,
 }
@@ -41,6 +43,7 @@ impl fmt::Display for Stage {
             Self::Land => "land",
             Self::Query => "query",
             Self::Speed => "speed",
+            Self::Prove => "prove",
             Self::Batch => "batch",
         })
     }

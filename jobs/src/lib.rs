@@ -3,7 +3,7 @@
 //! ```text
 //!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─> engine: query
 //!                            │         │   └─> speed ─> (speed)
-//!   edges:                 kafka      lake
+//!   edges:                 kafka      lake           prove: all of it, held against broker and ledger
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -17,6 +17,8 @@ pub mod land;
 pub mod speed;
 
 pub mod batch;
+
+pub mod prove;
 
 pub mod online;
 

@@ -7,6 +7,7 @@ mod init;
 mod offsets;
 
 mod produce;
+mod prove;
 mod query;
 mod rejects;
 mod reset;
@@ -38,6 +39,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Stream(verb) => stream::run(global, verb, screen).await,
         Verb::Batch(verb) => batch::run(global, verb, screen).await,
         Verb::Speed(verb) => speed::run(global, verb).await,
+        Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
         Verb::Offsets(verb) => offsets::run(global, verb).await,
         Verb::Query(verb) => query::run(global, verb).await,

@@ -23,6 +23,7 @@ pub mod exit;
 pub mod history;
 pub mod place;
 pub mod progress;
+pub mod proof;
 pub mod reason;
 pub mod speed;
 pub mod tally;

@@ -16,10 +16,15 @@ use super::table::{Commit, CommitHead, Outcome, Table};
 use super::{Lake, PartitionValues, TableName, TableSpec, lake_error};
 use crate::{Class, Result};
 use arrow::array::{
-    ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use deltaworks_core::commit_info::{Identity, RawCommit};
+use arrow::datatypes::{DataType, Date32Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use deltaworks_core::commit_info::{Checksum, DateEntry, Identity, RawCommit};
+use deltaworks_core::place::OffsetRange;
+use deltaworks_core::proof::Told;
+use futures::StreamExt;
+use jiff::ToSpan as _;
+use jiff::civil::{Date, date};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,6 +132,76 @@ pub async fn copy(lake: &Lake, raw: &Table, pipeline: &str, writer: &Identity) -
     }
 }
 
+/// What the commits of a raw table told, whether copied yet or not.
+#[derive(Debug, Clone, Default)]
+pub struct ToldByAll {
+    /// Of each partition of each topic (with its epoch), in the order of versions.
+    pub partitions: BTreeMap<(String, i32), Vec<Told>>,
+    /// Of each event date: rows, and the sum of their checksums.
+    pub dates: BTreeMap<Date, DateEntry>,
+}
+
+/// What every commit of `raw` up to its version told: out of the ledger as far as that was copied, out of
+/// raw's own log above.
+///
+/// # Errors
+/// The ledger cannot be read or has what no copier writes; a raw commit that is not in it was cleaned away.
+pub async fn read(lake: &Lake, raw: &Table, pipeline: &str) -> Result<ToldByAll> {
+    let mut told = ToldByAll::default();
+    let mut copied = -1;
+    if let Some(ledger) = lake.open_table(&spec().name).await? {
+        copied = ledger.txns().get(&copied_id(pipeline, raw.id())).copied().unwrap_or(-1);
+        let columns: Vec<String> = ledger.schema().fields().iter().map(|f| f.name().clone()).collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        for file in ledger.live_files().await? {
+            let mut batches = ledger.read_file(&file, &columns).await?;
+            while let Some(batch) = batches.next().await.transpose()? {
+                for row in from_batch(&batch, pipeline, raw.id())? {
+                    told.add(row)?;
+                }
+            }
+        }
+    }
+    // a table that was restored to an earlier version has commits that its log no longer knows
+    for head in raw.commit_heads((copied + 1).min(raw.version() + 1), raw.version()).await? {
+        for row in rows_of(raw, &head)? {
+            told.add(row)?;
+        }
+    }
+    told.partitions.values_mut().for_each(|told| told.sort_by_key(|told| told.version));
+    Ok(told)
+}
+
+impl ToldByAll {
+    fn add(&mut self, row: Row) -> Result<()> {
+        let broken = |what: &str| {
+            lake_error(Class::Internal, format!("table `ops.offsets`: the row of raw version {} {what}", row.version))
+        };
+        let count = |n: i64| u64::try_from(n).map_err(|_| broken("has a count below 0"));
+        if let (Some(partition), Some([from, to, landed, rejected, skipped, _])) = (row.partition, row.counts) {
+            let gaps = row.gap_ranges.as_deref().unwrap_or("[]");
+            let gaps = serde_json::from_str(gaps).map_err(|e| broken("has gaps that cannot be read").because(e))?;
+            self.partitions.entry((row.topic.clone(), partition)).or_default().push(Told {
+                version: row.version,
+                range: OffsetRange::new(from, to),
+                landed: count(landed)?,
+                rejected: count(rejected)?,
+                skipped: count(skipped)?,
+                gaps,
+            });
+        } else if let (Some(days), Some(rows), Some(checksum)) = (row.event_date, row.rows, &row.checksum) {
+            let date = date(1970, 1, 1).checked_add(days.days()).map_err(|e| broken("has no date").because(e))?;
+            let checksum = checksum.parse::<Checksum>().map_err(|e| broken("has no checksum").because(e))?;
+            let rows = count(rows)?;
+            let sum = self.dates.entry(date).or_insert(DateEntry { rows: 0, checksum: Checksum::default() });
+            *sum = DateEntry { rows: sum.rows + rows, checksum: sum.checksum.plus(checksum) };
+        } else {
+            return Err(broken("is about neither a partition nor a date"));
+        }
+        Ok(())
+    }
+}
+
 /// Puts the rows of `heads` into files and returns the commit that names them, and the row count.
 async fn build(
     ledger: &Table,
@@ -211,6 +286,40 @@ fn rows_of(raw: &Table, head: &CommitHead) -> Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+/// The rows of one raw table.
+fn from_batch(batch: &RecordBatch, pipeline: &str, table_id: &str) -> Result<Vec<Row>> {
+    let lacks = |name: &str| lake_error(Class::Internal, format!("table `ops.offsets` lacks the column `{name}`"));
+    let text = |name| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).ok_or_else(|| lacks(name));
+    let number = |name| {
+        let column = batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
+        column.ok_or_else(|| lacks(name))
+    };
+    let (pipelines, tables, topics) = (text("pipeline")?, text("table_id")?, text("topic")?);
+    let partitions = batch.column_by_name("partition").and_then(|c| c.as_primitive_opt::<Int32Type>());
+    let dates = batch.column_by_name("event_date").and_then(|c| c.as_primitive_opt::<Date32Type>());
+    let (partitions, dates) = partitions.zip(dates).ok_or_else(|| lacks("partition"))?;
+    let counts = ["from_offset", "to_offset", "landed", "rejected", "skipped", "gaps"].map(number);
+    let [from, to, landed, rejected, skipped, gaps] = counts;
+    let counts = [from?, to?, landed?, rejected?, skipped?, gaps?];
+    let (versions, rows) = (number("version")?, number("rows")?);
+    let (gap_ranges, checksums) = (text("gap_ranges")?, text("checksum")?);
+    let of_text = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
+    let ours = (0..batch.num_rows()).filter(|row| pipelines.value(*row) == pipeline && tables.value(*row) == table_id);
+    Ok(ours
+        .map(|row| Row {
+            version: versions.value(row),
+            topic: topics.value(row).to_owned(),
+            partition: partitions.is_valid(row).then(|| partitions.value(row)),
+            counts: counts.iter().all(|c| c.is_valid(row)).then(|| counts.map(|c| c.value(row))),
+            gap_ranges: of_text(gap_ranges, row),
+            event_date: dates.is_valid(row).then(|| dates.value(row)),
+            rows: rows.is_valid(row).then(|| rows.value(row)),
+            checksum: of_text(checksums, row),
+            ..Row::default()
+        })
+        .collect())
 }
 
 fn date_of(us: i64) -> jiff::civil::Date {

@@ -1,0 +1,56 @@
+//! `prove`: a table for people, one JSON line for machines, exit code 3 with the first counter-examples.
+
+use super::settings;
+use crate::args::{Format, Global, Prove};
+use crate::ending::Ending;
+use crate::output;
+use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::prove::{Check, ProveOptions, Verdict, prove};
+use deltaworks_jobs::{Class, Error, Result, Stage};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+const COLUMNS: [&str; 5] = ["check", "of", "verdict", "compared", "note"];
+
+/// A check, as a person reads it.
+#[derive(Serialize)]
+struct Line<'c> {
+    check: &'c str,
+    of: &'c str,
+    verdict: &'c str,
+    compared: String,
+    note: String,
+}
+
+/// Runs the verb.
+pub async fn run(global: &Global, args: &Prove) -> Result<Ending> {
+    let settings = settings(global)?;
+    let options = ProveOptions { names: args.names.clone(), offline: args.offline };
+    let report = prove(&settings, &options, &Clock::system()).await?;
+    if !global.quiet {
+        let lines: Vec<Line<'_>> = report.checks.iter().map(line).collect();
+        output::records(&lines, &COLUMNS, Format::Table)?;
+    }
+    let mut result = json!({ "run_id": deltaworks_jobs::run_id(), "retryable": false });
+    let figures = serde_json::to_value(&report)
+        .map_err(|e| Error::new(Stage::Prove, Class::Internal, "the report cannot be written").because(e))?;
+    if let (Some(result), Value::Object(figures)) = (result.as_object_mut(), figures) {
+        result.extend(figures);
+    }
+    Ok(Ending::with(result).and_error(report.error()))
+}
+
+fn line(check: &Check) -> Line<'_> {
+    let compared: Vec<String> = check.compared.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    let verdict = match check.verdict {
+        Verdict::Proved => "proved",
+        Verdict::Refuted => "REFUTED",
+        Verdict::NotProved => "not proved",
+    };
+    let note = match (&check.why, check.examples.as_slice()) {
+        (Some(why), _) => why.clone(),
+        (None, []) => String::new(),
+        (None, examples) => format!("{} found, such as: {}", check.found, examples.join("; ")),
+    };
+    Line { check: check.check, of: &check.of, verdict, compared: compared.join(", "), note }
+}

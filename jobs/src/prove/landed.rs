@@ -1,0 +1,283 @@
+//! Raw and rejects against what their commits told: no offset without a fate, no place twice, every row as
+//! it was landed.
+//!
+//! All live files are read, each once. Invariant Q1: nothing is taken from statistics or progress alone that
+//! rows can say.
+
+use super::report::{Check, Checking};
+use crate::batch::{conform, primitive, texts};
+use crate::checksum::{RowSum, by_date};
+use crate::error::{Class, Result};
+use crate::lake::ledger::{self, ToldByAll};
+use crate::lake::{Lake, LiveFile, Table};
+use crate::land::tables::{raw_name, rejects_name};
+use crate::project::settings::Pipeline;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Int32Type, Int64Type, Schema, SchemaRef};
+use deltaworks_core::place::{Offset, OffsetRange};
+use deltaworks_core::progress::{AppIds, TopicProgress};
+use deltaworks_core::proof::{Told, flaws};
+use deltaworks_core::units::Pin;
+use futures::StreamExt;
+use jiff::civil::Date;
+use roaring::RoaringTreemap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Files that are read at the same time.
+const READS_MAX: usize = 4;
+/// The columns of a place.
+const PLACE: [&str; 3] = ["_topic", "_partition", "_offset"];
+
+/// Offsets by topic (with its epoch) and partition.
+pub(super) type Places = BTreeMap<(String, i32), RoaringTreemap>;
+
+/// What a pipeline has landed.
+#[derive(Debug)]
+pub(super) struct Landed {
+    /// How far raw is in the current epoch of the topic.
+    pub(super) progress: TopicProgress,
+    /// What the commits told.
+    pub(super) told: ToldByAll,
+    /// Places in raw.
+    pub(super) raw: Places,
+    /// Places in rejects, below `next`.
+    pub(super) rejects: Places,
+}
+
+/// What the rows of one file say.
+#[derive(Debug, Default)]
+struct FileSays {
+    rows: u64,
+    sums: BTreeMap<i32, RowSum>,
+    places: Vec<((String, i32), Vec<i64>)>,
+}
+
+/// Checks raw and rejects; also what was found, for those who look further. `None` if nothing was landed.
+pub(super) async fn landed(lake: &Lake, pipeline: &Pipeline) -> Result<(Vec<Check>, Option<Landed>)> {
+    let mut offsets = Checking::new("offsets", raw_name(pipeline));
+    let (mut rows, mut places) =
+        (Checking::new("rows", raw_name(pipeline)), Checking::new("places", raw_name(pipeline)));
+    let Some(raw) = lake.open_table(&raw_name(pipeline)).await? else {
+        return Ok((vec![offsets.end(), rows.end(), places.end()], None));
+    };
+    let told = ledger::read(lake, &raw, &pipeline.name).await?;
+    let pin = Pin::of_snapshot(&pipeline.name, raw.id().to_owned(), raw.version(), raw.txns(), None, BTreeMap::new());
+    let next: BTreeMap<(String, i32), Offset> = pin
+        .next
+        .iter()
+        .flat_map(|(topic, partitions)| partitions.iter().map(move |(p, next)| ((topic.clone(), *p), *next)))
+        .collect();
+    check_offsets(&mut offsets, &told, &next);
+    let in_raw = check_rows(&mut rows, &mut places, &raw, &told).await?;
+    let mut in_rejects = Places::new();
+    if let Some(rejects) = lake.open_table(&rejects_name(pipeline)).await? {
+        in_rejects = rejected(&mut places, &rejects).await?;
+    }
+    // a message that was rejected, and is not in raw's progress yet, will be read again
+    for (partition, found) in &mut in_rejects {
+        found.remove_range(number(next.get(partition).copied().unwrap_or(Offset(0)))..);
+    }
+    for (partition, told) in &told.partitions {
+        let none = RoaringTreemap::new();
+        let (raw, rejects) = (in_raw.get(partition).unwrap_or(&none), in_rejects.get(partition).unwrap_or(&none));
+        check_places(&mut places, partition, told, raw, rejects);
+    }
+    for ((topic, partition), found) in in_raw.iter().filter(|(partition, _)| !told.partitions.contains_key(*partition))
+    {
+        places.refute(format!("{} rows of {topic}/{partition}, of which no commit told", found.len()));
+    }
+    let checks = vec![offsets.end(), rows.end(), places.end()];
+    let progress = AppIds::new(&pipeline.name).read(&pipeline.topic, raw.txns());
+    Ok((checks, Some(Landed { progress, told, raw: in_raw, rejects: in_rejects })))
+}
+
+fn check_offsets(check: &mut Checking, told: &ToldByAll, next: &BTreeMap<(String, i32), Offset>) {
+    let all: BTreeSet<&(String, i32)> = told.partitions.keys().chain(next.keys()).collect();
+    for partition in all {
+        let none = Vec::new();
+        let told = told.partitions.get(partition).unwrap_or(&none);
+        check.compared("offsets", told.iter().map(|told| told.range.len()).sum());
+        check.compared("commits", told.len() as u64);
+        let next = next.get(partition).copied().unwrap_or(Offset(0));
+        flaws(told, next).iter().for_each(|flaw| check.refute(format!("{}/{}: {flaw}", partition.0, partition.1)));
+    }
+}
+
+/// Reads every file of raw: rows and checksums by date, and the places.
+async fn check_rows(rows: &mut Checking, places: &mut Checking, raw: &Table, told: &ToldByAll) -> Result<Places> {
+    let schema = raw.schema();
+    let (mut sums, mut found): (BTreeMap<i32, RowSum>, Places) = (BTreeMap::new(), Places::new());
+    for_each_file(rows, raw, schema, |says| {
+        for (date, sum) in &says.sums {
+            sums.entry(*date).or_default().merge(*sum);
+        }
+        says.add_to(&mut found, places, raw.name());
+    })
+    .await?;
+    let epoch = jiff::civil::date(1970, 1, 1);
+    let days = |date: &Date| (*date - epoch).get_days();
+    let all: BTreeSet<i32> = told.dates.keys().map(days).chain(sums.keys().copied()).collect();
+    let of_day = |day: i32| told.dates.iter().find(|(date, _)| days(date) == day);
+    for day in all {
+        let (told, have) = (of_day(day), sums.get(&day).copied().unwrap_or_default());
+        let date = told.map_or_else(|| format!("day {day}"), |(date, _)| date.to_string());
+        rows.compared("dates", 1);
+        rows.compared("rows", have.rows);
+        rows.equal(format!("rows of {date}"), have.rows, told.map_or(0, |(_, told)| told.rows));
+        let checksum = told.map(|(_, told)| told.checksum).unwrap_or_default();
+        rows.equal(format!("checksum of {date}"), have.hex(), checksum);
+    }
+    Ok(found)
+}
+
+async fn rejected(places: &mut Checking, rejects: &Table) -> Result<Places> {
+    let fields = rejects.schema().fields().iter().filter(|f| PLACE.contains(&f.name().as_str())).cloned();
+    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let mut found = Places::new();
+    let mut files = Vec::new();
+    // what cannot be read is told by `places` as well
+    let mut reading = Checking::new("places", rejects.name());
+    for_each_file(&mut reading, rejects, &schema, |says| files.push(says)).await?;
+    reading.end().examples.into_iter().filter(|e| e != "nothing was compared").for_each(|e| places.refute(e));
+    files.iter().for_each(|says| says.add_to(&mut found, places, rejects.name()));
+    Ok(found)
+}
+
+/// Reads every live file of a table. A file that is gone, or has other rows than the log says, refutes.
+async fn for_each_file(
+    check: &mut Checking,
+    table: &Table,
+    schema: &SchemaRef,
+    mut take: impl FnMut(FileSays),
+) -> Result<()> {
+    let files = table.live_files().await?;
+    let mut reads = futures::stream::iter(&files)
+        .map(|file| async move { (file, read(table, file, schema).await) })
+        .buffer_unordered(READS_MAX);
+    while let Some((file, says)) = reads.next().await {
+        match says {
+            Ok(says) => {
+                if let Some(rows) = file.rows {
+                    check.equal(format!("rows of `{}`", file.path), says.rows, rows);
+                }
+                take(says);
+            }
+            Err(error) if error.class == Class::InputLost => check.refute(error.message),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn read(table: &Table, file: &LiveFile, schema: &SchemaRef) -> Result<FileSays> {
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .filter(|name| !table.partition_columns().iter().any(|c| c == name))
+        .collect();
+    let mut says = FileSays::default();
+    let mut batches = table.read_file(file, &names).await?;
+    while let Some(batch) = batches.next().await.transpose()? {
+        let batch = conform(&batch, &file.partition_values, schema)?;
+        says.rows += batch.num_rows() as u64;
+        if batch.column_by_name("event_date").is_some() {
+            for (date, sum) in by_date(&batch, "event_date")? {
+                says.sums.entry(date).or_default().merge(sum);
+            }
+        }
+        says.places.extend(places_of(&batch)?);
+    }
+    Ok(says)
+}
+
+/// The offsets of each partition.
+fn places_of(batch: &RecordBatch) -> Result<Vec<((String, i32), Vec<i64>)>> {
+    let (topics, partitions) = (texts(batch, "_topic")?, primitive::<Int32Type>(batch, "_partition")?);
+    let offsets = primitive::<Int64Type>(batch, "_offset")?;
+    let mut found: Vec<((String, i32), Vec<i64>)> = Vec::new();
+    for row in 0..batch.num_rows() {
+        let (topic, partition) = (topics.value(row), partitions.value(row));
+        match found.last_mut().filter(|((t, p), _)| t == topic && *p == partition) {
+            Some((_, list)) => list.push(offsets.value(row)),
+            None => found.push(((topic.to_owned(), partition), vec![offsets.value(row)])),
+        }
+    }
+    Ok(found)
+}
+
+impl FileSays {
+    /// Adds its places to those found; one that is there already refutes.
+    fn add_to(&self, found: &mut Places, check: &mut Checking, table: impl std::fmt::Display) {
+        for ((topic, partition), offsets) in &self.places {
+            let set = found.entry((topic.clone(), *partition)).or_default();
+            check.compared("rows", offsets.len() as u64);
+            for offset in offsets {
+                if !set.insert(number(Offset(*offset))) {
+                    check.refute(format!("{table} has {topic}/{partition}@{offset} twice"));
+                }
+            }
+        }
+    }
+}
+
+/// The places of one partition against what was told of it.
+fn check_places(
+    check: &mut Checking,
+    (topic, partition): &(String, i32),
+    told: &[Told],
+    raw: &RoaringTreemap,
+    rejects: &RoaringTreemap,
+) {
+    let at = |what: &str| format!("{topic}/{partition}: {what}");
+    let sum = |of: fn(&Told) -> u64| told.iter().map(of).sum::<u64>();
+    check.equal(at("rows in raw"), raw.len(), sum(|t| t.landed));
+    // a message that was rejected first and landed under another contract counts as landed
+    check.equal(at("messages in rejects alone"), (rejects - raw).len(), sum(|t| t.rejected));
+    let both = raw | rejects;
+    for gap in told.iter().flat_map(|t| &t.gaps) {
+        let mut inside = RoaringTreemap::new();
+        inside.insert_range(number(gap.from)..number(gap.to));
+        if let Some(offset) = (&both & &inside).min() {
+            check.refute(format!("{topic}/{partition}@{offset} has a row, and was told to be in the gap {gap}"));
+        }
+    }
+    let (first, next) = (told.iter().map(|t| t.range.from).min(), told.iter().map(|t| t.range.to).max());
+    let outside = both.min().filter(|least| first.is_none_or(|first| *least < number(first)));
+    let outside = outside.or_else(|| both.max().filter(|greatest| next.is_none_or(|next| *greatest >= number(next))));
+    if let Some(offset) = outside {
+        check.refute(format!("{topic}/{partition}@{offset} has a row, and no commit told of it"));
+    }
+}
+
+fn number(offset: Offset) -> u64 {
+    u64::try_from(offset.0).unwrap_or(u64::MAX)
+}
+
+impl Landed {
+    /// Whether a place has a row.
+    pub(super) fn has(&self, partition: &(String, i32), offset: Offset) -> bool {
+        let at = number(offset);
+        [&self.raw, &self.rejects].iter().any(|places| places.get(partition).is_some_and(|set| set.contains(at)))
+    }
+
+    /// The first offset that a commit told of.
+    pub(super) fn first(&self, partition: &(String, i32)) -> Option<Offset> {
+        self.of(partition).map(|told| told.range.from).min()
+    }
+
+    /// The gap in which an offset was told to be.
+    pub(super) fn gap_at(&self, partition: &(String, i32), offset: Offset) -> Option<OffsetRange> {
+        self.of(partition).flat_map(|told| &told.gaps).copied().find(|gap| gap.from <= offset && offset < gap.to)
+    }
+
+    /// How many messages were left out by a rule.
+    pub(super) fn skipped(&self, partition: &(String, i32)) -> u64 {
+        self.of(partition).map(|told| told.skipped).sum()
+    }
+
+    fn of(&self, partition: &(String, i32)) -> impl Iterator<Item = &Told> {
+        self.told.partitions.get(partition).into_iter().flatten()
+    }
+}

@@ -1,0 +1,22 @@
+//! PROVE: what the tables say, held against what can be known of it without them.
+//!
+//! ```text
+//!   ops.offsets, raw's log ─┐
+//!   raw, rejects (all rows) ┼─> landed ─> offsets, rows, places ─┐
+//!   broker (read again) ────┴─> broker ──────────────────────────┴─> report: proved, refuted, not proved
+//! ```
+//!
+//! Nothing is written and nothing is mended. Every check says how much it compared; one that compared nothing
+//! is red, and what is not checked is listed as not proved.
+
+// in flow order
+mod run;
+
+mod landed;
+
+mod broker;
+
+mod report;
+
+pub use report::{Check, Verdict};
+pub use run::{ProveOptions, ProveReport, prove};
