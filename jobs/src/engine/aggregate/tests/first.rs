@@ -3,7 +3,7 @@
 use super::super::*;
 use crate::project::settings::AggregateFile;
 use arrow::array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::util::pretty::pretty_format_batches;
@@ -23,6 +23,7 @@ fn schema() -> SchemaRef {
         Field::new("_offset", DataType::Int64, false),
         Field::new("_kafka_time", instant(), true),
         Field::new("_behind_ms", DataType::Int64, true),
+        Field::new("_repeat", DataType::Boolean, true),
         Field::new("_fill", DataType::Int64, true),
     ]))
 }
@@ -39,6 +40,7 @@ fn rows(events: &[(&str, Option<f64>, &str)]) -> RecordBatch {
         Arc::new(Int64Array::from_iter_values(0..n as i64)),
         Arc::new(TimestampMicrosecondArray::from(at).with_timezone("UTC")),
         Arc::new(Int64Array::from_iter((0..n as i64).map(|i| (i % 3 != 2).then_some(i * 3_600_000)))),
+        Arc::new(BooleanArray::from(vec![false; n])),
         Arc::new(Int64Array::from_iter((0..n as i64).map(|i| (i % 3 == 2).then_some(1)))),
     ];
     RecordBatch::try_new(schema(), columns).unwrap()
