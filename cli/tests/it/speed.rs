@@ -11,7 +11,7 @@ use deltaworks_jobs::land::{DataLoss, Start, StreamOptions, stream_tapped_on};
 use deltaworks_jobs::speed::{Health, Live};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const PARTITIONS: i32 = 4;
@@ -161,6 +161,28 @@ fn killed_before_a_rebuild_is_there() {
 #[test]
 fn killed_after_a_rebuild() {
     killed_at("after_speed_catch_up", 1, 6, &["speed", "catch-up"]);
+}
+
+#[test]
+fn a_stream_that_is_told_to_end_ends_and_loses_nothing() {
+    let mut story = Story::begin(8);
+    story.send(60);
+    story.project.catch_up().expect(0);
+    let child = story.project.start(&["stream", "--partitions", "0-3"]);
+    let before: i64 = story.project.nexts().values().sum();
+    story.send(120);
+    let begun = Instant::now();
+    while story.project.nexts().values().sum::<i64>() < before + 120 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it lands nothing");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.signal("TERM");
+    let told = Instant::now();
+    let ended = child.wait().expect(143);
+    assert!(told.elapsed() < Duration::from_secs(20), "it took {:?}", told.elapsed());
+    assert_ne!(ended.result()["speed"]["totals"]["health"], "degraded", "{}", ended.result());
+    story.project.catch_up().expect(0);
+    story.verify();
 }
 
 #[test]

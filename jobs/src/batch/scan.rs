@@ -81,10 +81,15 @@ impl DateFiles {
     #[must_use]
     pub fn newer_than(&self, last: &Pin, now: &Pin) -> Self {
         let first_new = first_new_offset(last, now);
-        let is_old = |file: &LiveFile| {
-            file.is_all_null("_fill") && file.bounds_of("_offset").is_some_and(|(_, greatest)| greatest < first_new)
-        };
-        Self { files: self.files.iter().filter(|f| !is_old(&f.file)).cloned().collect(), ..self.clone() }
+        self.only(|file| {
+            !file.is_all_null("_fill") || file.bounds_of("_offset").is_none_or(|(_, greatest)| greatest >= first_new)
+        })
+    }
+
+    /// Those of the files that pass, numbered as they are here.
+    #[must_use]
+    pub fn only(&self, passes: impl Fn(&LiveFile) -> bool) -> Self {
+        Self { files: self.files.iter().filter(|f| passes(&f.file)).cloned().collect(), ..self.clone() }
     }
 
     /// Bytes of the files that are here, which may be some of the date's.

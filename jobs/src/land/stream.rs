@@ -10,7 +10,7 @@ use super::options::StreamOptions;
 use super::reader::{Ended, Reader, Wiring};
 use super::rejects::RejectsTable;
 use super::takeover::Takeover;
-use super::tap::{Tap, Taps};
+use super::tap::{Share, Tap, Taps};
 use super::worker::{FlushPart, Item, Worker};
 use super::{decode, tables};
 use crate::clock::Clock;
@@ -260,12 +260,13 @@ impl Parts {
         let (used_in, used) = crossbeam_channel::bounded(16);
         let (parts_in, parts) = mpsc::unbounded_channel::<FlushPart>();
         let workers = self.decoders.len();
+        let share = tap.clone().map(|tap| Share { tap, among: workers });
         let mut queues = Vec::new();
         let mut threads = Vec::new();
         for (n, decoder) in self.decoders.into_iter().enumerate() {
             let (queue, items) = crossbeam_channel::unbounded::<Item>();
             queues.push(queue);
-            let worker = Worker::new(self.pipeline.clone(), decoder, tap.clone());
+            let worker = Worker::new(self.pipeline.clone(), decoder, share.clone());
             let (used_in, parts_in, failed) = (used_in.clone(), parts_in.clone(), outcomes_in.clone());
             threads.push(spawn(format!("decode-{n}"), move || {
                 if let Err(error) = worker.run(&items, &used_in, &parts_in) {

@@ -45,9 +45,19 @@ pub struct Taps {
     pub memory_bytes: usize,
 }
 
-/// The columns that `tap` wants of the rows of a flush, if it has room for them.
-pub(super) fn wanted<'b>(tap: &dyn Tap, batches: impl Iterator<Item = &'b RecordBatch>) -> Option<Vec<RecordBatch>> {
-    let room = tap.room_bytes();
+/// A worker's share of a tap's room.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// The tap.
+    pub tap: Arc<dyn Tap>,
+    /// Workers that share it.
+    pub among: usize,
+}
+
+/// The columns that a tap wants of a worker's rows, if it has room for them.
+pub(super) fn wanted<'b>(share: &Share, batches: impl Iterator<Item = &'b RecordBatch>) -> Option<Vec<RecordBatch>> {
+    let Share { tap, among } = share;
+    let room = tap.room_bytes() / among.max(&1);
     let mut bytes = 0;
     let mut rows = Vec::new();
     for batch in batches {

@@ -9,7 +9,7 @@
 
 use super::repeat::RepeatMemory;
 use super::rows::{Reject, Rejects, Stamp, Stamps, encode_split, without_partitions};
-use super::tap::{self, Tap};
+use super::tap::{self, Share};
 use super::{schema, tables};
 use crate::checksum::{self, RowSum};
 use crate::error::Result;
@@ -117,7 +117,7 @@ pub struct Worker {
     rejects: Rejects,
     batches: Vec<Batch>,
     reject_batches: Vec<RecordBatch>,
-    tap: Option<Arc<dyn Tap>>,
+    tap: Option<Share>,
 }
 
 /// Rows that wait for the flush, with their checksums.
@@ -144,7 +144,7 @@ struct Owned {
 
 impl Worker {
     /// A worker without partitions.
-    pub fn new(pipeline: Arc<Pipeline>, decoder: Box<dyn Decoder>, tap: Option<Arc<dyn Tap>>) -> Self {
+    pub fn new(pipeline: Arc<Pipeline>, decoder: Box<dyn Decoder>, tap: Option<Share>) -> Self {
         Self {
             raw_schema: schema::raw_schema(&pipeline),
             rejects_schema: schema::rejects_schema(),
@@ -350,8 +350,7 @@ impl Worker {
             };
             partitions.insert(partition, PartitionFlush { tally, progress });
         }
-        let tapped =
-            self.tap.as_ref().and_then(|tap| tap::wanted(tap.as_ref(), self.batches.iter().map(|batch| &batch.rows)));
+        let tapped = self.tap.as_ref().and_then(|tap| tap::wanted(tap, self.batches.iter().map(|batch| &batch.rows)));
         let mut dates: BTreeMap<i32, RowSum> = BTreeMap::new();
         let mut batches = Vec::with_capacity(self.batches.len());
         for batch in std::mem::take(&mut self.batches) {

@@ -8,12 +8,12 @@ use super::rows::Place;
 use crate::batch::{DateFiles, Input, NumberedBatches, named, primitive, texts};
 use crate::engine::aggregate::{Batches, Definition, States};
 use crate::error::{Class, Error, Result, Stage};
+use crate::lake::LiveFile;
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use deltaworks_core::place::{Offset, OffsetRange};
 use deltaworks_core::speed::Nexts;
-use deltaworks_core::units::Pin;
 use deltaworks_core::windows::{Instant, Window};
 use futures::StreamExt;
 use jiff::civil::Date;
@@ -58,6 +58,18 @@ impl Span {
         (!range.is_empty()).then_some(range)
     }
 
+    /// Whether a file may hold rows of the span, as far as its statistics know.
+    fn may_meet(&self, file: &LiveFile) -> bool {
+        let (Some(partitions), Some(offsets)) = (file.bounds_of("_partition"), file.bounds_of("_offset")) else {
+            return true;
+        };
+        self.places().iter().any(|(place, range)| {
+            (partitions.0..=partitions.1).contains(&i64::from(place.partition))
+                && offsets.0 < range.to.0
+                && range.from.0 <= offsets.1
+        })
+    }
+
     /// All partitions that have offsets in the span.
     pub fn places(&self) -> Vec<(Place, OffsetRange)> {
         let all = self.to.iter().flat_map(|(topic, partitions)| partitions.keys().map(move |p| (topic, *p)));
@@ -71,14 +83,12 @@ impl Span {
 impl<'a> Portions<'a> {
     /// Prepares to read the rows of `span` whose event date passes `dates`.
     pub fn new(input: &'a Input, definition: &'a Definition, span: Span, dates: impl Fn(Date) -> bool) -> Self {
-        let last = Pin { next: span.from.clone(), ..input.pin.clone() };
-        let now = Pin { next: span.to.clone(), ..input.pin.clone() };
         let some = input.dates.iter().filter(|(date, _)| dates(**date));
-        let left =
-            some.map(|(date, files)| (*date, files.newer_than(&last, &now))).filter(|(_, files)| files.len() > 0);
+        let left = some.map(|(date, files)| (*date, files.only(|file| span.may_meet(file))));
+        let left = left.filter(|(_, files)| files.len() > 0).collect();
         let names = definition.needed_landed.iter().map(String::as_str).chain(SPAN_COLUMNS);
         let wanted = named(&input.source.schema, names);
-        Self { input, definition, span, wanted, left: left.collect(), open: None }
+        Self { input, definition, span, wanted, left, open: None }
     }
 
     /// Files that are left to read, and their bytes.
@@ -179,4 +189,45 @@ fn in_span(batch: &RecordBatch, span: &Span) -> Result<Vec<(String, RecordBatch)
         Ok((topic.to_owned(), taken))
     };
     masks.into_iter().map(share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::PartitionValues;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::in_it(0, (0, 0), (5, 5), true)]
+    #[case::before_it(0, (0, 0), (0, 4), false)]
+    #[case::its_end(0, (0, 0), (9, 12), false)]
+    #[case::around_it(0, (0, 0), (0, 100), true)]
+    #[case::a_partition_that_has_nothing_new(0, (1, 1), (5, 5), false)]
+    // a slow partition gains a row: files of the fast ones are left alone
+    #[case::slow_partition(1, (0, 3), (1_000_000, 1_000_100), false)]
+    #[case::with_the_slow_one(1, (0, 3), (3, 1_000_100), true)]
+    fn files_without_rows_of_the_span_are_left_out(
+        #[case] partition: i32,
+        #[case] partitions: (i64, i64),
+        #[case] offsets: (i64, i64),
+        #[case] read: bool,
+    ) {
+        let at = |next| Nexts::from([("t".to_owned(), BTreeMap::from([(partition, Offset(next))]))]);
+        let span = if partition == 0 { Span { from: at(5), to: at(9) } } else { Span { from: at(3), to: at(4) } };
+        let stats = format!(
+            r#"{{"numRecords":1,"minValues":{{"_partition":{},"_offset":{}}},"maxValues":{{"_partition":{},"_offset":{}}}}}"#,
+            partitions.0, offsets.0, partitions.1, offsets.1
+        );
+        let partition_values = PartitionValues::new();
+        let file = LiveFile {
+            path: String::new(),
+            partition_values,
+            size: 1,
+            rows: Some(1),
+            modified_ms: 0,
+            stats: Some(stats),
+        };
+        assert_eq!(span.may_meet(&file), read);
+        assert!(span.may_meet(&LiveFile { stats: None, ..file }), "nobody knows");
+    }
 }
