@@ -93,6 +93,7 @@ pub(super) async fn landed(lake: &Lake, pipeline: &Pipeline) -> Result<(Vec<Chec
 }
 
 fn check_offsets(check: &mut Checking, told: &ToldByAll, next: &BTreeMap<(String, i32), Offset>) {
+    told.broken.iter().for_each(|broken| check.refute(format!("ops.offsets: {broken}")));
     let all: BTreeSet<&(String, i32)> = told.partitions.keys().chain(next.keys()).collect();
     for partition in all {
         let none = Vec::new();
