@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 20] = [
+    let verbs: [&[&str]; 26] = [
         &[],
         &["init"],
         &["check"],
@@ -29,6 +29,12 @@ fn help_of_every_verb() {
         &["speed"],
         &["speed", "catch-up"],
         &["speed", "rebuild"],
+        &["tables"],
+        &["tables", "compact"],
+        &["tables", "vacuum"],
+        &["tables", "checkpoint"],
+        &["tables", "describe"],
+        &["tables", "history"],
         &["rejects"],
         &["rejects", "list"],
         &["rejects", "show"],

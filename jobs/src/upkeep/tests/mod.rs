@@ -1,0 +1,1 @@
+//! Compaction and vacuum against other writers, and stores that misbehave.
