@@ -61,4 +61,4 @@ pub(crate) use scan::{DateFiles, NumberedBatches};
 pub(crate) use select::Engine;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

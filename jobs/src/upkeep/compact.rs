@@ -29,6 +29,8 @@ const ROUNDS_MAX: usize = 4;
 const ATTEMPTS_MAX: u32 = 20;
 /// Before the second attempt; it doubles.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What a file in the making may hold in any case: encoders take some for themselves.
+const FILE_BYTES_LEAST: usize = 8 << 20;
 /// Layers whose files are not merged here.
 const OTHERS: [&str; 1] = ["speed"];
 
@@ -210,7 +212,7 @@ impl Compaction<'_> {
             sort_by: self.options.sort_by.clone(),
             sort_bytes: quarter,
             // what a file grows in has up to twice its size
-            file_bytes_max: quarter * 2,
+            file_bytes_max: (quarter * 2).max(FILE_BYTES_LEAST),
         };
         let mut all = Written::default();
         for set in &work.sets {
