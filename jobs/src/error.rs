@@ -31,6 +31,8 @@ pub enum Stage {
     Prove,
     /// Batch.
     Batch,
+    /// Upkeep of tables.
+    Upkeep,
 }
 
 impl fmt::Display for Stage {
@@ -45,6 +47,7 @@ impl fmt::Display for Stage {
             Self::Speed => "speed",
             Self::Prove => "prove",
             Self::Batch => "batch",
+            Self::Upkeep => "upkeep",
         })
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─> engine: query
 //!                            │         │   └─> speed ─> (speed)
+//!   upkeep: fewer files, no dead ones, short logs
 //!   edges:                 kafka      lake           prove: all of it, held against broker and ledger
 //! ```
 
@@ -19,6 +20,8 @@ pub mod speed;
 pub mod batch;
 
 pub mod prove;
+
+pub mod upkeep;
 
 pub mod online;
 

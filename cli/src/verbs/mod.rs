@@ -15,9 +15,10 @@ mod run;
 mod speed;
 mod status;
 mod stream;
+mod tables;
 mod topics;
 
-use crate::args::{Args, Global, Verb};
+use crate::args::{Args, Global, Tables, Verb};
 use crate::ending::Ending;
 use crate::logging::Screen;
 use deltaworks_jobs::project::{
@@ -42,6 +43,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Speed(verb) => speed::run(global, verb).await,
         Verb::Run(verb) => run::run(global, verb, screen).await,
         Verb::Prove(verb) => prove::run(global, verb).await,
+        Verb::Tables(verb) => tables::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
         Verb::Offsets(verb) => offsets::run(global, verb).await,
         Verb::Query(verb) => query::run(global, verb).await,
@@ -50,6 +52,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
     };
     let asks = match &args.verb {
         Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_) => true,
+        Verb::Tables(verb) => matches!(verb, Tables::Describe { .. } | Tables::History { .. }),
         Verb::Batch(verb) => verb.try_file.is_some(),
         _ => false,
     };

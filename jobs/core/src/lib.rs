@@ -10,6 +10,7 @@
 //!
 //! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! progress ─> speed ─> (append)
+//! upkeep: what becomes of a table's files
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -28,4 +29,5 @@ pub mod reason;
 pub mod speed;
 pub mod tally;
 pub mod units;
+pub mod upkeep;
 pub mod windows;

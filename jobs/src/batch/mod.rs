@@ -54,11 +54,11 @@ pub use try_out::{Tried, TryOptions, try_out};
 
 // how speed reads raw, and what batch has published
 pub(crate) use columns::{conform, named, primitive, texts};
-pub(crate) use ledger::pins;
+pub(crate) use ledger::{pins, pins_table};
 pub(crate) use plan::units_of;
 pub(crate) use publish::{Run, batch_name, ledger_of};
 pub(crate) use scan::{DateFiles, NumberedBatches};
 pub(crate) use select::Engine;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -261,7 +261,7 @@ impl Publisher {
             match self.table.commit(commit).await {
                 CommitOutcome::Committed(_) => {
                     if let Some(file) = change.rows {
-                        self.live.insert(partition, file.iter().map(live).collect());
+                        self.live.insert(partition, file.iter().map(LiveFile::from).collect());
                     }
                     return Ok(true);
                 }
@@ -352,17 +352,6 @@ async fn live_by_partition(table: &Table) -> Result<BTreeMap<PartitionValues, Ve
         live.entry(file.partition_values.clone()).or_default().push(file);
     }
     Ok(live)
-}
-
-fn live(added: &AddedFile) -> LiveFile {
-    LiveFile {
-        path: added.path.clone(),
-        partition_values: added.partition_values.clone(),
-        size: added.size,
-        rows: Some(added.rows),
-        modified_ms: 0,
-        stats: Some(added.stats.clone()),
-    }
 }
 
 /// Whether both hold the same rows, bit for bit, in whatever order and files.

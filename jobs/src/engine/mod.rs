@@ -4,7 +4,7 @@
 //! SQL ─> sql (parse, AS OF, read-only gate) ─> tables (open what is named) ─> query (plan, run) ─> output (formats)
 //! ```
 //!
-//! `aggregate` is apart from that: the SQL files of aggregates, and windows computed from rows.
+//! Apart from that: `aggregate`, the SQL files of aggregates and windows computed from rows; `sort`, rows in order.
 //!
 //! Reads Delta tables and nothing else: no Kafka, and of the project only its settings.
 
@@ -12,6 +12,7 @@ pub mod aggregate;
 pub mod functions;
 pub mod output;
 mod query;
+pub mod sort;
 mod sql;
 mod tables;
 #[cfg(test)]

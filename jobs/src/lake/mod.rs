@@ -3,7 +3,7 @@
 //! ```text
 //! store (URL ─> object store) ─> log (segments, replay) ─> table (snapshot, compare-and-set)
 //!                                 actions (the log's lines)   │
-//! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    upkeep · ledger · check · faults
+//! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    history · needed · upkeep · ledger · check · faults
 //! ```
 //!
 //! Tables lie at `<lake>/<layer>/<name>`. Every one is readable by any Delta reader: reader version 1,
@@ -17,8 +17,10 @@ pub mod check;
 mod conformance;
 pub mod faults;
 pub mod file;
+mod history;
 pub mod ledger;
 mod log;
+mod needed;
 mod reader;
 pub mod schema;
 mod stats;
@@ -28,6 +30,8 @@ mod upkeep;
 
 pub use actions::PartitionValues;
 pub use file::{AddedFile, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
+pub use history::{Changes, CommitFacts};
+pub use needed::{Needed, StoredFile};
 pub use schema::Fit;
 pub use table::{Commit, CommitHead, LiveFile, Outcome as CommitOutcome, Table};
 

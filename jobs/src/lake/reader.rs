@@ -96,10 +96,14 @@ impl Table {
 
     /// Where a file lies in the store.
     pub(super) fn location(&self, file: &LiveFile) -> Result<Path> {
+        self.locate(&file.path)
+    }
+
+    /// Where the log's path `below` leads to in the store.
+    pub(super) fn locate(&self, below: &str) -> Result<Path> {
         let FileSink { path, .. } = self.sink();
-        let below = Path::from_url_path(&file.path)
-            .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))?;
-        Path::parse(format!("{path}/{below}"))
-            .map_err(|e| self.log.error(Class::Internal, format!("`{}` is no path", file.path)).because(e))
+        let broken = || self.log.error(Class::Internal, format!("`{below}` is no path"));
+        let relative = Path::from_url_path(below).map_err(|e| broken().because(e))?;
+        Path::parse(format!("{path}/{relative}")).map_err(|e| broken().because(e))
     }
 }

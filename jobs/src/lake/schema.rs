@@ -127,7 +127,7 @@ fn supported_field(field: &Field, name: &str) -> Result<()> {
 }
 
 /// Delta's spelling of the schema.
-pub(super) fn to_delta(schema: &Schema) -> Result<String> {
+pub(crate) fn to_delta(schema: &Schema) -> Result<String> {
     supported(schema)?;
     let failed = || Error::new(Stage::Lake, Class::Internal, "cannot spell the schema for Delta");
     let delta: StructType = schema.try_into_kernel().map_err(|e| failed().because(e))?;

@@ -108,7 +108,7 @@ pub struct LiveFile {
 }
 
 impl LiveFile {
-    fn of(add: Add) -> Self {
+    pub(super) fn of(add: Add) -> Self {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Rows {
@@ -153,6 +153,19 @@ impl LiveFile {
         let stats: Value = serde_json::from_str(self.stats.as_deref()?).ok()?;
         let bound = |side: &str| column.split('.').try_fold(&stats[side], |node, name| node.get(name))?.as_i64();
         Some((bound("minValues")?, bound("maxValues")?))
+    }
+}
+
+impl From<&AddedFile> for LiveFile {
+    fn from(added: &AddedFile) -> Self {
+        Self {
+            path: added.path.clone(),
+            partition_values: added.partition_values.clone(),
+            size: added.size,
+            rows: Some(added.rows),
+            modified_ms: 0,
+            stats: Some(added.stats.clone()),
+        }
     }
 }
 

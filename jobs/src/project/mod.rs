@@ -23,7 +23,7 @@ mod odcs_rules;
 mod odcs_types;
 mod shape;
 mod time_format;
-mod units;
+pub(crate) mod units;
 mod validate;
 mod variables;
 mod yaml;

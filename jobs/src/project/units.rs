@@ -4,7 +4,7 @@ use jiff::{Span, SpanRelativeTo};
 use std::time::Duration;
 
 /// `90s`, `5m`, `1h 30m`, `30d`: positive, days of 24 hours, nothing longer than weeks.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let span: Span = text.trim().parse().ok()?;
     if span.get_years() != 0 || span.get_months() != 0 {
         return None;
@@ -14,13 +14,13 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// `30d`, `2w`: whole days.
-pub(super) fn days(text: &str) -> Option<u32> {
+pub(crate) fn days(text: &str) -> Option<u32> {
     let seconds = duration(text)?.as_secs();
     (seconds % 86_400 == 0).then(|| u32::try_from(seconds / 86_400).ok()).flatten()
 }
 
 /// `512KiB`, `128MiB`, `1.5GiB`, `10MB`, `4096B`: whole bytes.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = (text[..unit_at].trim_end(), &text[unit_at..]);
@@ -46,15 +46,15 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// A share such as `1%`, from 0 to 1.
-pub(super) fn share(text: &str) -> Option<f64> {
+pub(crate) fn share(text: &str) -> Option<f64> {
     let percent: f64 = text.trim().strip_suffix('%')?.trim_end().parse().ok()?;
     (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
 }
 
 /// What a duration looks like, for messages.
-pub(super) const DURATION_HINT: &str = "write a number with a unit, such as `90s`, `5m`, `1h` or `30d`";
+pub(crate) const DURATION_HINT: &str = "write a number with a unit, such as `90s`, `5m`, `1h` or `30d`";
 /// What a size looks like, for messages.
-pub(super) const SIZE_HINT: &str = "write a number with a unit, such as `512KiB`, `128MiB` or `1GiB`";
+pub(crate) const SIZE_HINT: &str = "write a number with a unit, such as `512KiB`, `128MiB` or `1GiB`";
 
 #[cfg(test)]
 mod tests {

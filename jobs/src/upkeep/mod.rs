@@ -1,0 +1,33 @@
+//! UPKEEP: a table's files and log, kept as they should be beside running jobs. Rows are never changed.
+//!
+//! ```text
+//!   compact     live files of a date ─> plan ─> rewrite (read, sort, write, read again) ─> commit, if all are still live
+//!   vacuum      folder, then log ─> what no version needs since the limit ─> delete
+//!   checkpoint  versions since the last one ─> write
+//!   describe, history                          only look
+//! ```
+//!
+//! What to do is decided by [`deltaworks_core::upkeep`]. Each job shows its plan first where it is asked to, may be
+//! interrupted at any step, and finds nothing to do when it is run again.
+
+// in flow order
+mod compact;
+mod rewrite;
+
+mod vacuum;
+
+mod checkpoint;
+
+mod describe;
+
+// beside the flow
+mod open;
+
+pub use checkpoint::{CheckpointDone, checkpoints, checkpoints_on};
+pub use compact::{CompactOptions, CompactReport, CompactedDate, DatePlan, compact, compact_on, plan_compaction};
+pub use describe::{ColumnLine, Described, HistoryLine, describe, history};
+pub use open::{parse_name, parse_period, parse_size};
+pub use vacuum::{UnneededFile, VacuumOptions, VacuumReport, VacuumTable, plan_vacuum, vacuum, vacuum_on};
+
+#[cfg(test)]
+mod tests;
