@@ -10,6 +10,7 @@
 //!
 //! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! progress ─> speed ─> (append)
+//! units, speed ─> served
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -24,6 +25,7 @@ pub mod history;
 pub mod place;
 pub mod progress;
 pub mod reason;
+pub mod served;
 pub mod speed;
 pub mod tally;
 pub mod units;
