@@ -29,6 +29,8 @@ pub enum Stage {
     Speed,
     /// Batch.
     Batch,
+    /// Reconcile.
+    Reconcile,
 }
 
 impl fmt::Display for Stage {
@@ -42,6 +44,7 @@ impl fmt::Display for Stage {
             Self::Query => "query",
             Self::Speed => "speed",
             Self::Batch => "batch",
+            Self::Reconcile => "reconcile",
         })
     }
 }

@@ -1,9 +1,9 @@
 //! The stages of deltaworks, in flow order, and the edges they use.
 //!
 //! ```text
-//!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─> engine: query
-//!                            │         │   └─> speed ─> (speed)
-//!   edges:                 kafka      lake
+//!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─┬─> reconcile ─> (served)
+//!                            │         │   └─> speed ─> (speed) ─────────────────────┘      │
+//!   edges:                 kafka      lake                                            engine: query
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -17,6 +17,8 @@ pub mod land;
 pub mod speed;
 
 pub mod batch;
+
+pub mod reconcile;
 
 pub mod online;
 

@@ -1,10 +1,10 @@
 //! Batch against a naive model, against other runs, and against stores and tables that misbehave.
 
-mod guards;
-mod kit;
+pub(crate) mod guards;
+pub(crate) mod kit;
 mod memory;
 mod model;
-mod naive;
+pub(crate) mod naive;
 mod neighbours;
 mod overlap;
 mod scan;

@@ -1,0 +1,4 @@
+//! Served tables against a naive model, against other reconcilers, and against stores and tables that misbehave.
+
+mod kit;
+mod model;
