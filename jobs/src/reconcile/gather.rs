@@ -144,7 +144,7 @@ impl Batch {
         let is_new = |unit: &Unit, pin: Fingerprint| taken(unit).is_none_or(|taken| taken.pin != pin);
         let named = entries.iter().filter(|(unit, entry)| is_new(unit, entry.pin)).map(|(_, entry)| entry.pin);
         let pins = pins(lake, &named.collect()).await?;
-        let mut offers = BTreeMap::new();
+        let (mut offers, version) = (BTreeMap::new(), table.version());
         for (unit, entry) in entries {
             let covered = match pins.get(&entry.pin) {
                 Some(pin) => pin.covered,
@@ -152,7 +152,8 @@ impl Batch {
             };
             // what was published covers something
             if let Some(covered) = covered {
-                offers.insert(unit, Taken { generation: entry.generation, pin: entry.pin, covered });
+                let (generation, pin) = (entry.generation, entry.pin);
+                offers.insert(unit, Taken { generation, pin, covered, version });
             }
         }
         Ok(Self { table: Some(table), live: OnceCell::new(), offers })

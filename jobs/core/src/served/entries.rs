@@ -1,16 +1,16 @@
 //! The `txn` entries of a served table, of empty units too: app id
 //! `deltaworks/<aggregate>/<granularity>/<window_date>/<entry>`, in the commit that changes the unit's rows.
 //!
-//! `generation`, `pin` and `covered` (microseconds) say what was taken over from batch; `origin`, `progress` and
+//! `generation`, `pin`, `covered` (microseconds) and `batch` (the batch table's version) say what was taken over; `origin`, `progress` and
 //! `states` of which speed states the provisional rows are.
 //!
-//! Invariant E1: a unit has all three entries of a kind or none, and at least one kind.
+//! Invariant E1: a unit has all entries of a kind or none of it.
 
 use crate::units::{Fingerprint, Unit, app_id, parse_app_id};
 use crate::windows::Instant;
 use std::collections::BTreeMap;
 
-const TAKEN: [&str; 3] = ["generation", "pin", "covered"];
+const TAKEN: [&str; 4] = ["generation", "pin", "covered", "batch"];
 const SHOWN: [&str; 3] = ["origin", "progress", "states"];
 
 /// What was taken over from batch, or what batch has.
@@ -22,6 +22,8 @@ pub struct Taken {
     pub pin: Fingerprint,
     /// That pin's covered bound.
     pub covered: Instant,
+    /// The version of the batch table where that was found.
+    pub version: i64,
 }
 
 /// Which speed states provisional rows are of, or which there are.
@@ -53,7 +55,7 @@ impl Entry {
     /// The txn entries that record this.
     #[must_use]
     pub fn write(&self, unit: &Unit) -> Vec<(String, i64)> {
-        let taken = self.taken.map(|t| TAKEN.into_iter().zip([t.generation, t.pin.txn(), t.covered.0]));
+        let taken = self.taken.map(|t| TAKEN.into_iter().zip([t.generation, t.pin.txn(), t.covered.0, t.version]));
         let shown = self.shown.map(|s| SHOWN.into_iter().zip([s.origin.txn(), s.progress, s.states.txn()]));
         let all = taken.into_iter().flatten().chain(shown.into_iter().flatten());
         all.map(|(entry, version)| (app_id(unit, entry), version)).collect()
@@ -71,8 +73,8 @@ impl Entry {
 /// # Errors
 /// E1 does not hold for it.
 pub fn read_entry(unit: &Unit, txns: &BTreeMap<String, i64>) -> Result<Entry, BrokenServed> {
-    let get = |names: [&str; 3]| names.map(|entry| txns.get(&app_id(unit, entry)).copied());
-    judge(unit, get(TAKEN), get(SHOWN))
+    let get = |entry: &str| txns.get(&app_id(unit, entry)).copied();
+    judge(unit, TAKEN.map(get), SHOWN.map(get))
 }
 
 /// Reads the entries of all units of `aggregate`; those of others are left alone.
@@ -80,25 +82,28 @@ pub fn read_entry(unit: &Unit, txns: &BTreeMap<String, i64>) -> Result<Entry, Br
 /// # Errors
 /// E1 does not hold for a unit.
 pub fn read_ledger(aggregate: &str, txns: &BTreeMap<String, i64>) -> Result<BTreeMap<Unit, Entry>, BrokenServed> {
-    let mut found: BTreeMap<Unit, [[Option<i64>; 3]; 2]> = BTreeMap::new();
+    let mut found: BTreeMap<Unit, Found> = BTreeMap::new();
     for (id, version) in txns {
         let Some((unit, name)) = parse_app_id(aggregate, id) else { continue };
-        for (kind, names) in [TAKEN, SHOWN].iter().enumerate() {
-            if let Some(n) = names.iter().position(|known| *known == name) {
-                found.entry(unit.clone()).or_default()[kind][n] = Some(*version);
-            }
+        if let Some(n) = TAKEN.iter().position(|known| *known == name) {
+            found.entry(unit).or_default().0[n] = Some(*version);
+        } else if let Some(n) = SHOWN.iter().position(|known| *known == name) {
+            found.entry(unit).or_default().1[n] = Some(*version);
         }
     }
-    found.into_iter().map(|(unit, [taken, shown])| judge(&unit, taken, shown).map(|entry| (unit, entry))).collect()
+    found.into_iter().map(|(unit, (taken, shown))| judge(&unit, taken, shown).map(|entry| (unit, entry))).collect()
 }
 
-fn judge(unit: &Unit, taken: [Option<i64>; 3], shown: [Option<i64>; 3]) -> Result<Entry, BrokenServed> {
+/// Versions of both kinds.
+type Found = ([Option<i64>; 4], [Option<i64>; 3]);
+
+fn judge(unit: &Unit, taken: [Option<i64>; 4], shown: [Option<i64>; 3]) -> Result<Entry, BrokenServed> {
     let broken = || BrokenServed(unit.clone());
     let taken = match taken {
-        [None, None, None] => None,
-        [Some(generation), Some(pin), Some(covered)] if generation > 0 => {
+        [None, None, None, None] => None,
+        [Some(generation), Some(pin), Some(covered), Some(version)] if generation > 0 => {
             let pin = Fingerprint::of_txn(pin).ok_or_else(broken)?;
-            Some(Taken { generation, pin, covered: Instant(covered) })
+            Some(Taken { generation, pin, covered: Instant(covered), version })
         }
         _ => return Err(broken()),
     };
@@ -125,7 +130,7 @@ mod tests {
     }
 
     fn taken() -> Taken {
-        Taken { generation: 3, pin: Fingerprint::of(b"pin"), covered: Instant(-7) }
+        Taken { generation: 3, pin: Fingerprint::of(b"pin"), covered: Instant(-7), version: 12 }
     }
 
     fn shown() -> Shown {
@@ -154,7 +159,7 @@ mod tests {
         let unit = unit("a", "5m");
         let whole: BTreeMap<_, _> =
             Entry { taken: Some(taken()), shown: Some(shown()) }.write(&unit).into_iter().collect();
-        assert_eq!(whole.len(), 6);
+        assert_eq!(whole.len(), 7);
         for id in whole.keys() {
             let mut less = whole.clone();
             less.remove(id);

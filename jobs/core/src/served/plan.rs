@@ -1,6 +1,6 @@
 //! What one unit takes from batch, and what from speed.
 //!
-//! Invariants: V1 a lower generation or covered bound never replaces a higher one; V2 nor do states with less of
+//! Invariants: V1 a lower generation, covered bound or version of batch never replaces a higher one; V2 nor do states with less of
 //! the same rows in them; V3 what was taken is not taken again.
 
 use super::{Shown, Taken};
@@ -46,11 +46,12 @@ pub fn judge_batch(taken: Option<Taken>, offer: Option<Taken>) -> FromBatch {
         (None, None) => FromBatch::Same,
         (None, Some(offer)) => FromBatch::Take(offer),
         (Some(_), None) => FromBatch::Behind,
-        (Some(taken), Some(offer)) if taken == offer => FromBatch::Same,
-        (Some(taken), Some(offer)) if offer.generation < taken.generation || offer.covered < taken.covered => {
-            FromBatch::Behind
+        (Some(taken), Some(offer)) if (taken.generation, taken.pin) == (offer.generation, offer.pin) => FromBatch::Same,
+        (Some(taken), Some(offer)) => {
+            let behind =
+                offer.generation < taken.generation || offer.covered < taken.covered || offer.version < taken.version;
+            if behind { FromBatch::Behind } else { FromBatch::Take(offer) }
         }
-        (Some(_), Some(offer)) => FromBatch::Take(offer),
     }
 }
 
@@ -74,7 +75,12 @@ mod tests {
     use rstest::rstest;
 
     fn taken((generation, covered): (i64, i64)) -> Taken {
-        Taken { generation, pin: Fingerprint::of(&covered.to_le_bytes()), covered: Instant(covered) }
+        Taken {
+            generation,
+            pin: Fingerprint::of(&covered.to_le_bytes()),
+            covered: Instant(covered),
+            version: 10 * generation + covered,
+        }
     }
 
     #[rstest]
@@ -97,8 +103,10 @@ mod tests {
 
     #[test]
     fn a_new_pin_of_the_same_rows_is_recorded() {
-        let (old, new) = (taken((1, 5)), Taken { pin: Fingerprint::of(b"new"), ..taken((1, 5)) });
+        let (old, new) = (taken((1, 5)), Taken { pin: Fingerprint::of(b"new"), version: 16, ..taken((1, 5)) });
         assert_eq!(judge_batch(Some(old), Some(new)), FromBatch::Take(new));
+        assert_eq!(judge_batch(Some(new), Some(old)), FromBatch::Behind, "nor is it taken back");
+        assert_eq!(judge_batch(Some(new), Some(Taken { version: 17, ..new })), FromBatch::Same);
     }
 
     fn shown((origin, progress, states): (u8, i64, u8)) -> Shown {

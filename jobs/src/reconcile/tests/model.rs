@@ -290,7 +290,7 @@ async fn play(first_us: i64, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 120, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 60, ..ProptestConfig::default() })]
     #[test]
     fn equals_the_naive_model_after_every_reconcile(
         first_us in prop::sample::select(vec![FIRST_US, -HOUR_US * 30, 0]),
