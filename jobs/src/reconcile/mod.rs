@@ -14,6 +14,7 @@
 //! that the entries were read from. In-stream and by cron it is the same code.
 
 // in flow order
+mod live;
 mod run;
 
 mod gather;
@@ -26,6 +27,8 @@ mod rows;
 
 mod table;
 
+pub use live::{Live, LiveReport, LiveStatus};
+pub use provisional::SpeedUse;
 pub use run::{ReconcileOptions, ReconcileReport, UnitCounts, WindowCounts, plan_only, reconcile, run_on};
 pub use table::served_name;
 

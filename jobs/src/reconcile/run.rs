@@ -69,6 +69,13 @@ pub struct ReconcileReport {
     pub error: Option<Error>,
 }
 
+/// The aggregates of a run, judged once.
+#[derive(Debug)]
+pub(super) struct Reconciler {
+    wanted: Vec<Wanted>,
+    run: Run,
+}
+
 /// A unit of the plan, as it is shown.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlannedUnit {
@@ -80,6 +87,13 @@ pub struct PlannedUnit {
     pub covered: Option<Instant>,
     /// Whether its open windows are looked at.
     pub provisional: bool,
+}
+
+impl UnitCounts {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.reconciled += other.reconciled;
+        self.unchanged += other.unchanged;
+    }
 }
 
 impl WindowCounts {
@@ -113,13 +127,36 @@ pub async fn run_on(
     options: &ReconcileOptions,
     stop: &CancellationToken,
 ) -> ReconcileReport {
-    let mut report = ReconcileReport::default();
-    if let Err(error) = all(lake, settings, options, stop, &mut report).await {
-        let partly = report.units.reconciled > 0 && error.class == Class::Outside;
-        let class = if partly { Class::Partly } else { error.class };
-        report.error = Some(Error { class, ..error });
+    match Reconciler::new(settings, options).await {
+        Ok(reconciler) => reconciler.pass(lake, stop).await,
+        Err(error) => ReconcileReport { error: Some(error), ..ReconcileReport::default() },
     }
-    report
+}
+
+impl Reconciler {
+    /// Reads and judges the aggregates.
+    ///
+    /// # Errors
+    /// [`Class::User`] if a name is unknown or an aggregate is wrong.
+    pub(super) async fn new(settings: &Settings, options: &ReconcileOptions) -> Result<Self> {
+        Ok(Self { wanted: wanted(settings, options).await?, run: Run::new(options.run_id.clone()) })
+    }
+
+    /// Reconciles what there is now; the report says how far it got, also if it failed.
+    pub(super) async fn pass(&self, lake: &Lake, stop: &CancellationToken) -> ReconcileReport {
+        let mut report = ReconcileReport::default();
+        for wanted in &self.wanted {
+            if let Err(error) = one(lake, wanted, &self.run, stop, &mut report).await {
+                let partly = report.units.reconciled > 0 && error.class == Class::Outside;
+                let class = if partly { Class::Partly } else { error.class };
+                report.error = Some(Error { class, ..error });
+            }
+            if report.stopped || report.error.is_some() {
+                break;
+            }
+        }
+        report
+    }
 }
 
 /// Plans, and does nothing.
@@ -141,23 +178,6 @@ pub async fn plan_only(settings: &Settings, options: &ReconcileOptions) -> Resul
         }
     }
     Ok(units)
-}
-
-async fn all(
-    lake: &Lake,
-    settings: &Settings,
-    options: &ReconcileOptions,
-    stop: &CancellationToken,
-    report: &mut ReconcileReport,
-) -> Result<()> {
-    let run = Run::new(options.run_id.clone());
-    for wanted in wanted(settings, options).await? {
-        one(lake, &wanted, &run, stop, report).await?;
-        if report.stopped {
-            break;
-        }
-    }
-    Ok(())
 }
 
 async fn wanted(settings: &Settings, options: &ReconcileOptions) -> Result<Vec<Wanted>> {
@@ -199,8 +219,7 @@ async fn one(
             break;
         }
     }
-    report.units.reconciled += pass.units.reconciled;
-    report.units.unchanged += pass.units.unchanged;
+    report.units.add(pass.units);
     report.windows.add(pass.windows);
     report.speed.insert(wanted.definition.name.clone(), facts.speed_use);
     ended?;
