@@ -64,6 +64,8 @@ pub enum Verb {
     /// Bring the states of open windows up to raw, as `stream` does by itself
     #[command(subcommand)]
     Speed(Speed),
+    /// Serve each window once: exact where batch has covered it, provisional elsewhere
+    Reconcile(Reconcile),
     /// Look at rejected messages
     #[command(subcommand)]
     Rejects(RejectsVerb),
@@ -267,6 +269,19 @@ pub enum Speed {
 #[derive(Debug, ClapArgs)]
 pub struct SpeedTables {
     /// Aggregates [default: all that have speed]
+    pub aggregates: Vec<String>,
+    /// End with exit code 99 where there is nothing to do
+    #[arg(long)]
+    pub skip_exit_code: bool,
+    /// Print the plan as JSON and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `reconcile`
+#[derive(Debug, ClapArgs)]
+pub struct Reconcile {
+    /// Aggregates [default: all]
     pub aggregates: Vec<String>,
     /// End with exit code 99 where there is nothing to do
     #[arg(long)]

@@ -8,6 +8,7 @@ mod offsets;
 
 mod produce;
 mod query;
+mod reconcile;
 mod rejects;
 mod reset;
 mod speed;
@@ -38,6 +39,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Stream(verb) => stream::run(global, verb, screen).await,
         Verb::Batch(verb) => batch::run(global, verb, screen).await,
         Verb::Speed(verb) => speed::run(global, verb).await,
+        Verb::Reconcile(verb) => reconcile::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
         Verb::Offsets(verb) => offsets::run(global, verb).await,
         Verb::Query(verb) => query::run(global, verb).await,
