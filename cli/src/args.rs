@@ -67,6 +67,8 @@ pub enum Verb {
     /// Bring the states of open windows up to raw, as `stream` does by itself
     #[command(subcommand)]
     Speed(Speed),
+    /// Serve each window once: exact where batch has covered it, provisional elsewhere
+    Reconcile(Reconcile),
     /// Land what is there, compute what changed, prove it: a whole cron entry
     Run(Run),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was
@@ -277,6 +279,19 @@ pub enum Speed {
 #[derive(Debug, ClapArgs)]
 pub struct SpeedTables {
     /// Aggregates [default: all that have speed]
+    pub aggregates: Vec<String>,
+    /// End with exit code 99 where there is nothing to do
+    #[arg(long)]
+    pub skip_exit_code: bool,
+    /// Print the plan as JSON and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `reconcile`
+#[derive(Debug, ClapArgs)]
+pub struct Reconcile {
+    /// Aggregates [default: all]
     pub aggregates: Vec<String>,
     /// End with exit code 99 where there is nothing to do
     #[arg(long)]

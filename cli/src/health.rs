@@ -7,6 +7,7 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::land::meter::Meter;
 use deltaworks_jobs::project::settings::Pipeline;
+use deltaworks_jobs::reconcile::LiveStatus;
 use deltaworks_jobs::speed::{Health, Status};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -22,7 +23,8 @@ const GRACE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 struct Watched {
     pipelines: Arc<Vec<(Arc<Meter>, Duration)>>,
-    speed: Status,
+    /// Speed and reconcile.
+    beside: (Status, LiveStatus),
     clock: Clock,
     prometheus: PrometheusHandle,
 }
@@ -32,7 +34,7 @@ pub async fn serve(
     address: SocketAddr,
     pipelines: &[Arc<Pipeline>],
     meters: &[Arc<Meter>],
-    speed: Status,
+    beside: (Status, LiveStatus),
     clock: Clock,
 ) -> Result<SocketAddr> {
     let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -44,7 +46,7 @@ pub async fn serve(
     describe();
     let age_max = |p: &Pipeline| p.commit.every.max(p.idle_after) + GRACE;
     let pipelines = meters.iter().zip(pipelines).map(|(m, p)| (m.clone(), age_max(p))).collect();
-    let watched = Watched { pipelines: Arc::new(pipelines), speed, clock, prometheus };
+    let watched = Watched { pipelines: Arc::new(pipelines), beside, clock, prometheus };
     let app = Router::new().route("/metrics", get(metrics_text)).route("/healthz", get(healthz)).with_state(watched);
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| failed(e.into()))?;
     let bound = listener.local_addr().map_err(|e| failed(e.into()))?;
@@ -76,6 +78,13 @@ fn describe() {
     describe_gauge!("deltaworks_speed_behind", "1 while the speed table of an aggregate is being caught up from raw");
     describe_counter!("deltaworks_speed_failures_total", "Times that an aggregate became degraded");
     describe_counter!("deltaworks_speed_commits_total", "Commits of the speed table of an aggregate");
+    describe_gauge!(
+        "deltaworks_reconcile_degraded",
+        "1 while served windows stay as they are, because the last pass failed"
+    );
+    describe_counter!("deltaworks_reconcile_failures_total", "Reconciles of this process that failed");
+    describe_counter!("deltaworks_reconcile_passes_total", "Reconciles of this process that came to their end");
+    describe_counter!("deltaworks_reconcile_units_total", "Units of served tables that they changed");
 }
 
 async fn metrics_text(State(watched): State<Watched>) -> String {
@@ -98,7 +107,7 @@ async fn metrics_text(State(watched): State<Watched>) -> String {
         gauge!("deltaworks_commit_age_seconds", "pipeline" => name()).set(age_ms as f64 / 1e3);
         gauge!("deltaworks_table_version", "pipeline" => name()).set(meter.version.load(Relaxed) as f64);
     }
-    for (aggregate, report) in watched.speed.reports() {
+    for (aggregate, report) in watched.beside.0.reports() {
         let is = |health: Health| f64::from(u8::from(report.health == health));
         let name = || aggregate.clone();
         gauge!("deltaworks_speed_degraded", "aggregate" => name()).set(is(Health::Degraded));
@@ -106,6 +115,11 @@ async fn metrics_text(State(watched): State<Watched>) -> String {
         counter!("deltaworks_speed_failures_total", "aggregate" => name()).absolute(report.failures);
         counter!("deltaworks_speed_commits_total", "aggregate" => name()).absolute(report.commits);
     }
+    let served = watched.beside.1.report();
+    gauge!("deltaworks_reconcile_degraded").set(f64::from(u8::from(served.why.is_some())));
+    counter!("deltaworks_reconcile_failures_total").absolute(served.failures);
+    counter!("deltaworks_reconcile_passes_total").absolute(served.passes);
+    counter!("deltaworks_reconcile_units_total").absolute(served.units.reconciled);
     watched.prometheus.render()
 }
 

@@ -33,6 +33,8 @@ pub enum Stage {
     Batch,
     /// Upkeep of tables.
     Upkeep,
+    /// Reconcile.
+    Reconcile,
 }
 
 impl fmt::Display for Stage {
@@ -48,6 +50,7 @@ impl fmt::Display for Stage {
             Self::Prove => "prove",
             Self::Batch => "batch",
             Self::Upkeep => "upkeep",
+            Self::Reconcile => "reconcile",
         })
     }
 }

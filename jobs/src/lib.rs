@@ -1,10 +1,10 @@
 //! The stages of deltaworks, in flow order, and the edges they use.
 //!
 //! ```text
-//!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─> engine: query
-//!                            │         │   └─> speed ─> (speed)
-//!   upkeep: fewer files, no dead ones, short logs
-//!   edges:                 kafka      lake           prove: all of it, held against broker and ledger
+//!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─┬─> reconcile ─> (served)
+//!                            │         │   └─> speed ─> (speed) ─────────────────────┘      │
+//!   edges:                 kafka      lake                                            engine: query
+//!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -18,6 +18,8 @@ pub mod land;
 pub mod speed;
 
 pub mod batch;
+
+pub mod reconcile;
 
 pub mod prove;
 

@@ -9,6 +9,7 @@ mod offsets;
 mod produce;
 mod prove;
 mod query;
+mod reconcile;
 mod rejects;
 mod reset;
 mod run;
@@ -44,6 +45,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Run(verb) => run::run(global, verb, screen).await,
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
+        Verb::Reconcile(verb) => reconcile::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
         Verb::Offsets(verb) => offsets::run(global, verb).await,
         Verb::Query(verb) => query::run(global, verb).await,

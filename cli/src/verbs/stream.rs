@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::{health, live};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::land::{self, DataLoss, Start, StreamOptions, inspect, meter::Meter};
-use deltaworks_jobs::{Class, Error, Result, Stage, speed};
+use deltaworks_jobs::{Class, Error, Result, Stage, reconcile, speed};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +47,10 @@ pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Endi
     let clock = Clock::system();
     let meters: Vec<_> = pipelines.iter().map(|p| Arc::new(Meter::new(&p.name, clock.now_ms()))).collect();
     let live = speed::Live::start(&settings, &pipelines, &options.run_id, &signals.stop).await;
+    let served = reconcile::Live::start(&settings, &pipelines, &options.run_id, &signals.stop);
     if let Some(address) = args.listen {
-        health::serve(address, &pipelines, &meters, live.status(), clock.clone()).await?;
+        let beside = (live.status(), served.status());
+        health::serve(address, &pipelines, &meters, beside, clock.clone()).await?;
     }
     tracing::info!(run_id = %options.run_id, pipelines = pipelines.len(), "landing begins");
     let done = CancellationToken::new();
@@ -58,12 +60,16 @@ pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Endi
     let report = land::stream_tapped(&settings, &pipelines, &options, &meters, &clock, &signals.stop, &taps).await;
     drop(taps);
     let speed = live.end().await;
+    let served = served.end().await;
     done.cancel();
     // the line has to be gone before the result is printed
     let _ = watching.await;
     let mut result = json!({ "run_id": options.run_id, "pipelines": report.pipelines });
     if !speed.is_empty() {
         result["speed"] = json!(speed);
+    }
+    if let Some(served) = served {
+        result["served"] = json!(served);
     }
     let ending = match signals.class().filter(|_| report.stopped) {
         Some(class) => Ending::classed(class, result),

@@ -11,6 +11,7 @@
 //! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! progress ─> speed ─> (append)
 //! upkeep: what becomes of a table's files
+//! units, speed ─> served
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -26,6 +27,7 @@ pub mod place;
 pub mod progress;
 pub mod proof;
 pub mod reason;
+pub mod served;
 pub mod speed;
 pub mod tally;
 pub mod units;

@@ -52,13 +52,16 @@ pub use plan::{PlannedUnit, Summary};
 pub use run::{BatchOptions, BatchReport, UnitCounts, batch, batch_on, plan_only};
 pub use try_out::{Tried, TryOptions, try_out};
 
-// how speed reads raw, and what batch has published
+// how speed reads raw, what batch has published, and how others publish
 pub(crate) use columns::{conform, named, primitive, texts};
 pub(crate) use ledger::{pins, pins_table};
 pub(crate) use plan::units_of;
-pub(crate) use publish::{Run, batch_name, ledger_of};
+pub(crate) use publish::{
+    CHECKPOINT_EVERY, Run, batch_name, batch_table, judge_grain, ledger_of, live, live_by_partition, partition_of,
+    rows_of, same_rows,
+};
 pub(crate) use scan::{DateFiles, NumberedBatches};
-pub(crate) use select::Engine;
+pub(crate) use select::{Engine, jobs_of};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -35,7 +35,7 @@ const ATTEMPTS_MAX: u32 = 20;
 /// First pause between attempts; it doubles up to a hundredfold.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Commits between two checkpoints.
-pub(super) const CHECKPOINT_EVERY: i64 = 20;
+pub(crate) const CHECKPOINT_EVERY: i64 = 20;
 /// Columns that say where rows come from, and not what they are.
 const ORIGIN: [&str; 3] = ["generation", "pin", "definition"];
 /// Columns that are the unit's name.
@@ -281,16 +281,8 @@ impl Publisher {
 
     /// The rows of a unit as they are published, without their origin.
     async fn published_rows(&self, unit: &Unit) -> Result<Vec<RecordBatch>> {
-        let wanted = self.content_schema();
-        let columns: Vec<&str> = wanted.fields().iter().map(|f| f.name().as_str()).collect();
-        let mut rows = Vec::new();
-        for file in self.live.get(&partition_of(unit)).into_iter().flatten() {
-            let mut batches = self.table.read_file(file, &columns).await?;
-            while let Some(batch) = batches.next().await.transpose()? {
-                rows.push(conform(&batch, &file.partition_values, &wanted)?);
-            }
-        }
-        Ok(rows)
+        let files = self.live.get(&partition_of(unit)).map_or(&[][..], Vec::as_slice);
+        rows_of(&self.table, files, &self.content_schema()).await
     }
 
     /// Rows of a result as they will be published, without their origin.
@@ -339,14 +331,19 @@ fn with_origin(schema: &SchemaRef, content: &RecordBatch, entry: Entry) -> Resul
         .map_err(|e| Error::new(Stage::Batch, Class::Internal, "rows do not fit the batch table").because(e))
 }
 
-fn partition_of(unit: &Unit) -> PartitionValues {
+/// The partition of a unit.
+pub(crate) fn partition_of(unit: &Unit) -> PartitionValues {
     PartitionValues::from([
         ("granularity".into(), Some(unit.granularity.to_string())),
         ("window_date".into(), Some(unit.window_date.to_string())),
     ])
 }
 
-async fn live_by_partition(table: &Table) -> Result<BTreeMap<PartitionValues, Vec<LiveFile>>> {
+/// The files of a table, by partition.
+///
+/// # Errors
+/// The log cannot be read.
+pub(crate) async fn live_by_partition(table: &Table) -> Result<BTreeMap<PartitionValues, Vec<LiveFile>>> {
     let mut live: BTreeMap<PartitionValues, Vec<LiveFile>> = BTreeMap::new();
     for file in table.live_files().await? {
         live.entry(file.partition_values.clone()).or_default().push(file);
@@ -354,8 +351,39 @@ async fn live_by_partition(table: &Table) -> Result<BTreeMap<PartitionValues, Ve
     Ok(live)
 }
 
+/// The rows of these files of a table, with the columns of `wanted`.
+///
+/// # Errors
+/// A file cannot be read, or its columns do not fit.
+pub(crate) async fn rows_of(table: &Table, files: &[LiveFile], wanted: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let columns: Vec<&str> = wanted.fields().iter().map(|f| f.name().as_str()).collect();
+    let mut rows = Vec::new();
+    for file in files {
+        let mut batches = table.read_file(file, &columns).await?;
+        while let Some(batch) = batches.next().await.transpose()? {
+            rows.push(conform(&batch, &file.partition_values, wanted)?);
+        }
+    }
+    Ok(rows)
+}
+
+/// A file that was just added, as its table lists it.
+pub(crate) fn live(added: &AddedFile) -> LiveFile {
+    LiveFile {
+        path: added.path.clone(),
+        partition_values: added.partition_values.clone(),
+        size: added.size,
+        rows: Some(added.rows),
+        modified_ms: 0,
+        stats: Some(added.stats.clone()),
+    }
+}
+
 /// Whether both hold the same rows, bit for bit, in whatever order and files.
-fn same_rows(a: &[RecordBatch], b: &[RecordBatch]) -> Result<bool> {
+///
+/// # Errors
+/// None that data can cause.
+pub(crate) fn same_rows(a: &[RecordBatch], b: &[RecordBatch]) -> Result<bool> {
     let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum::<usize>();
     if count(a) != count(b) {
         return Ok(false);

@@ -47,8 +47,23 @@ impl Engine {
 /// # Errors
 /// [`Class::User`] if a name is unknown or an aggregate's SELECT is wrong.
 pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job>> {
-    let files = select(settings, &options.aggregates)?;
-    let Engine { session, lookups } = Engine::start(settings, options.parallel).await?;
+    let jobs = jobs_of(settings, &options.aggregates, options.parallel, Stage::Batch).await?;
+    let definitions = jobs.iter().flat_map(|job| &job.aggregates).map(|a| &a.definition);
+    judge_granularities(&options.granularities, definitions)?;
+    if options.input_version.is_some() && jobs.len() > 1 {
+        let message = "one version cannot be that of several raw tables";
+        return Err(Error::new(Stage::Batch, Class::User, message).hint("name aggregates of one pipeline"));
+    }
+    Ok(jobs)
+}
+
+/// The aggregates of these names, or all, by pipeline, for a job of `stage`.
+///
+/// # Errors
+/// [`Class::User`] if a name is unknown or an aggregate's SELECT is wrong.
+pub async fn jobs_of(settings: &Settings, names: &[String], parallel: usize, stage: Stage) -> Result<Vec<Job>> {
+    let files = select(settings, names, stage)?;
+    let Engine { session, lookups } = Engine::start(settings, parallel).await?;
     let mut jobs: Vec<Job> = Vec::new();
     let mut wrong = Vec::new();
     for file in files {
@@ -66,16 +81,7 @@ pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job
             None => jobs.push(Job { pipeline: pipeline.clone(), aggregates: vec![aggregate] }),
         }
     }
-    if !wrong.is_empty() {
-        return Err(Report::new(wrong).into());
-    }
-    let definitions = jobs.iter().flat_map(|job| &job.aggregates).map(|a| &a.definition);
-    judge_granularities(&options.granularities, definitions)?;
-    if options.input_version.is_some() && jobs.len() > 1 {
-        let message = "one version cannot be that of several raw tables";
-        return Err(Error::new(Stage::Batch, Class::User, message).hint("name aggregates of one pipeline"));
-    }
-    Ok(jobs)
+    if wrong.is_empty() { Ok(jobs) } else { Err(Report::new(wrong).into()) }
 }
 
 /// Refuses sizes that none of the aggregates has.
@@ -95,9 +101,9 @@ pub fn judge_granularities<'d>(
     Err(Error::new(Stage::Batch, Class::User, message).hint(format!("the first has {}", have.join(", "))))
 }
 
-fn select(settings: &Settings, names: &[String]) -> Result<Vec<Arc<AggregateFile>>> {
+fn select(settings: &Settings, names: &[String], stage: Stage) -> Result<Vec<Arc<AggregateFile>>> {
     let known = || settings.aggregates.iter().map(|a| format!("`{}`", a.name)).collect::<Vec<_>>().join(", ");
-    let user = |message: String| Error::new(Stage::Batch, Class::User, message);
+    let user = |message: String| Error::new(stage, Class::User, message);
     if settings.aggregates.is_empty() {
         return Err(user("the project has no aggregates".into()).hint("name their files under `aggregates`"));
     }

@@ -31,6 +31,8 @@ pub(super) struct Project {
     pub(super) kafka: BTreeMap<String, OptionText>,
     /// Byte budget of one process, such as `256MiB`; at least 64MiB. Default 256MiB.
     pub(super) memory: Option<String>,
+    /// When `stream` reconciles by itself.
+    pub(super) served: Option<Served>,
     /// Pipelines by name: one topic landed in one raw table each.
     pub(super) pipelines: BTreeMap<String, Pipeline>,
     /// Paths of aggregate SQL files, relative to this file.
@@ -41,6 +43,15 @@ pub(super) struct Project {
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, Lookup>>")]
     pub(super) lookups: BTreeMap<String, Lookup>,
+}
+
+/// When `stream` reconciles by itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Served {
+    /// Pause between the end of one pass over its aggregates and the next, such as `10s`. Off by default:
+    /// `reconcile` is called by a scheduler.
+    pub(super) every: Option<String>,
 }
 
 /// One topic landed in one raw table.

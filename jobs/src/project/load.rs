@@ -114,6 +114,8 @@ fn settings(
     let json = shape::read(tree, &schema, &schema, &root_key, sink)?;
     let mut validator = Validator { sink, root: tree };
     let memory = validator.memory(json.get("memory").and_then(Json::as_str));
+    let served: Option<config::Served> = json.get("served").and_then(typed_as);
+    let served_every = validator.served_every(served.and_then(|served| served.every).as_deref());
     let kafka = validator.kafka(options(&json, "kafka"));
     let storage = options(&json, "storage");
     let lake = json.get("lake").and_then(Json::as_str).and_then(|typed| validator.lake(dir, typed, storage));
@@ -138,6 +140,7 @@ fn settings(
         lake: lake?,
         kafka,
         memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
+        served_every,
         pipelines,
         aggregates,
         lookups,

@@ -21,6 +21,8 @@ pub struct Settings {
     pub kafka: Options,
     /// Byte budget of one process over librdkafka's queues, decoded rows and open files.
     pub memory_bytes: usize,
+    /// Pause between two reconciles of a stream; `None` leaves them to others.
+    pub served_every: Option<Duration>,
     /// Pipelines in file order.
     pub pipelines: Vec<Arc<Pipeline>>,
     /// Aggregates in file order, each of one of the pipelines.

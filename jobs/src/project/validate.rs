@@ -75,6 +75,11 @@ impl Validator<'_> {
         bytes
     }
 
+    /// Pause between two reconciles of a stream.
+    pub(super) fn served_every(&mut self, typed: Option<&str>) -> Option<Duration> {
+        typed.map(|typed| self.positive(&["served", "every"], Some(typed), Duration::MAX))
+    }
+
     /// Where the tables are; `dir` is absolute.
     pub(super) fn lake(&mut self, dir: &Path, typed: &str, storage: Options) -> Option<LakeSettings> {
         let url = match lake_url(dir, typed) {

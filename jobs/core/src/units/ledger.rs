@@ -68,7 +68,8 @@ pub fn read_entry(unit: &Unit, txns: &BTreeMap<String, i64>) -> Result<Option<En
 pub fn read_ledger(aggregate: &str, txns: &BTreeMap<String, i64>) -> Result<BTreeMap<Unit, Entry>, BrokenEntry> {
     let mut found: BTreeMap<Unit, [Option<i64>; 3]> = BTreeMap::new();
     for (id, version) in txns {
-        if let Some((unit, entry)) = parse(aggregate, id) {
+        let Some((unit, name)) = parse_app_id(aggregate, id) else { continue };
+        if let Some(entry) = ENTRIES.iter().position(|known| *known == name) {
             found.entry(unit).or_default()[entry] = Some(*version);
         }
     }
@@ -87,13 +88,17 @@ fn judge(unit: &Unit, versions: [Option<i64>; 3]) -> Result<Entry, BrokenEntry> 
 }
 
 fn app_ids(unit: &Unit) -> [String; 3] {
-    ENTRIES.map(|entry| format!("deltaworks/{unit}/{entry}"))
+    ENTRIES.map(|entry| app_id(unit, entry))
 }
 
-/// The unit of an app id, and which of its entries it is.
-fn parse(aggregate: &str, id: &str) -> Option<(Unit, usize)> {
+/// The app id of one entry of a unit.
+pub(crate) fn app_id(unit: &Unit, entry: &str) -> String {
+    format!("deltaworks/{unit}/{entry}")
+}
+
+/// The unit of an app id, and the name of the entry.
+pub(crate) fn parse_app_id<'i>(aggregate: &str, id: &'i str) -> Option<(Unit, &'i str)> {
     let (name, entry) = id.strip_prefix("deltaworks/")?.rsplit_once('/')?;
-    let entry = ENTRIES.iter().position(|known| *known == entry)?;
     let (granularity, date) = name.strip_prefix(aggregate)?.strip_prefix('/')?.split_once('/')?;
     let (granularity, window_date) = (granularity.parse().ok()?, date.parse().ok()?);
     let unit = Unit { aggregate: aggregate.to_owned(), granularity, window_date };

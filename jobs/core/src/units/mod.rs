@@ -20,6 +20,7 @@ mod tests;
 
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use ledger::{BrokenEntry, Entry, read_entry, read_ledger};
+pub(crate) use ledger::{app_id, parse_app_id};
 pub use pin::{Pin, covered_bound};
 pub use plan::{Facts, Idle, Ids, Interval, Last, Plan, Reason, Refusal, Removed, plan, window_dates};
 

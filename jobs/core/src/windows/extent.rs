@@ -168,6 +168,25 @@ pub fn window_dates_touched_by(
     Ok(dates)
 }
 
+/// The window dates of all units of `granularity` that have a window in which an instant of the local date
+/// `date` lies.
+///
+/// # Errors
+/// Close to the end of the years that jiff knows.
+pub fn window_dates_of_local(granularity: Granularity, zone: &Zone, date: Date) -> Result<BTreeSet<Date>, OutOfRange> {
+    let mut dates = BTreeSet::new();
+    for s in zone.stretches_of(date)? {
+        for at in [s.from_us, s.to_us - 1] {
+            dates.insert(window_date(zone, window_of(granularity, zone, Instant(at))?)?);
+        }
+        // those of less than a day in between start on the date itself
+        if matches!(granularity, Granularity::Under(_)) {
+            dates.insert(date);
+        }
+    }
+    Ok(dates)
+}
+
 /// The least multiple of `size` at or after `us`.
 const fn ceil(us: i64, size: i64) -> i64 {
     let past = us.rem_euclid(size);

@@ -32,7 +32,7 @@ mod zone;
 
 pub use base::{Base, nests};
 pub use binner::Binner;
-pub use extent::{Extent, Windows, window_dates_touched_by};
+pub use extent::{Extent, Windows, window_dates_of_local, window_dates_touched_by};
 pub use granularity::{BadGranularity, Granularity, UnderDay, Why};
 pub use instant::{DAY_US, Dates, Instant, NotAnInstant, OutOfRange, Window};
 pub use zone::Zone;

@@ -28,6 +28,7 @@ pub fn rows(from: i64, to: i64, per_day: i64) -> Vec<Row> {
             partition: 0,
             offset: n,
             behind_ms: 0,
+            repeat: false,
         })
         .collect()
 }

@@ -52,6 +52,7 @@ pub struct Row {
     pub partition: i32,
     pub offset: i64,
     pub behind_ms: i64,
+    pub repeat: bool,
 }
 
 /// An aggregate's file.
@@ -212,7 +213,7 @@ impl Kit {
                 "_offset" => Arc::new(rows.iter().map(|r| Some(r.offset)).collect::<Int64Array>()),
                 "_kafka_time" => instants(&|r| r.kafka_us),
                 "_behind_ms" => Arc::new(rows.iter().map(|r| Some(r.behind_ms)).collect::<Int64Array>()),
-                "_repeat" => Arc::new(BooleanArray::from(vec![false; n])),
+                "_repeat" => Arc::new(rows.iter().map(|r| Some(r.repeat)).collect::<BooleanArray>()),
                 "_fill" => arrow::array::new_null_array(&DataType::Int64, n),
                 other => panic!("unknown column `{other}`"),
             }

@@ -4,7 +4,7 @@ pub(crate) mod guards;
 pub(crate) mod kit;
 mod memory;
 mod model;
-mod naive;
+pub(crate) mod naive;
 mod neighbours;
 mod overlap;
 mod scan;

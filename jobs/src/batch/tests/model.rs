@@ -85,6 +85,7 @@ async fn play(first_us: i64, steps: Vec<Step>) {
                         partition: partition as i32,
                         offset: offsets[partition],
                         behind_ms: e.second * 2_000,
+                        repeat: false,
                     });
                     offsets[partition] += 1;
                 }

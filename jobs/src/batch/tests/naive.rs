@@ -47,7 +47,8 @@ pub fn windows(
     windows
 }
 
-fn window(granularity: &str, at_us: i64, zone: &TimeZone) -> (i64, i64) {
+/// Start and end of the window that an instant lies in.
+pub fn window(granularity: &str, at_us: i64, zone: &TimeZone) -> (i64, i64) {
     let under_day = |us: i64| (at_us.div_euclid(us) * us, at_us.div_euclid(us) * us + us);
     let date = Timestamp::from_microsecond(at_us).unwrap().to_zoned(zone.clone()).date();
     let begin = |date: Date| date.to_zoned(zone.clone()).unwrap().timestamp().as_microsecond();

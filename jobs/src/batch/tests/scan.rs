@@ -22,6 +22,7 @@ fn row(offset: i64, at_us: i64) -> Row {
         partition: 0,
         offset,
         behind_ms: 0,
+        repeat: false,
     }
 }
 

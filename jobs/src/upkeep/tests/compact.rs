@@ -24,6 +24,7 @@ fn random_rows() -> impl Strategy<Value = Vec<Row>> {
             partition,
             offset: n,
             behind_ms: us % 9,
+            repeat: false,
         });
         numbered.collect()
     })

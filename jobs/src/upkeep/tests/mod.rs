@@ -80,6 +80,7 @@ async fn land(kit: &Kit, from: i64, count: i64, file_rows: usize) {
         partition: 0,
         offset: n,
         behind_ms: n % 7,
+        repeat: false,
     };
     let rows: Vec<Row> = (from..from + count).map(row).collect();
     kit.land(&rows, file_rows, 5 * DAY_US).await;

@@ -1,0 +1,108 @@
+//! Open windows, as the states of the speed table have them now.
+//!
+//! Invariant P1: what cannot be read of speed is told and changes nothing: rows that are served stay.
+
+use crate::engine::aggregate::Definition;
+use crate::error::Result;
+use crate::lake::{Lake, LiveFile};
+use crate::speed::{SpeedTable, origin};
+use arrow::array::RecordBatch;
+use deltaworks_core::place::Offset;
+use deltaworks_core::served::Shown;
+use deltaworks_core::speed::{Nexts, Standing};
+use deltaworks_core::units::Fingerprint;
+use deltaworks_core::windows::{Granularity, Window};
+use jiff::civil::Date;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Whether an aggregate's open windows can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpeedUse {
+    /// They are.
+    Used,
+    /// The aggregate has no speed, or nothing has begun it.
+    None,
+    /// The states are of another raw table or definition; they are made anew by `stream` or `speed catch-up`.
+    Outdated,
+    /// They cannot be read.
+    Failed,
+}
+
+/// The states of one aggregate at one version.
+#[derive(Debug)]
+pub(super) struct Speed {
+    table: SpeedTable,
+    origin: Fingerprint,
+    progress: i64,
+}
+
+impl Speed {
+    /// The states, if they are of this raw table under this definition.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn open(
+        lake: &Lake,
+        definition: &Arc<Definition>,
+        raw_table: Option<&str>,
+    ) -> Result<(Option<Self>, SpeedUse)> {
+        let Some(table) = SpeedTable::open(lake, definition).await? else { return Ok((None, SpeedUse::None)) };
+        let Some(raw_table) = raw_table else { return Ok((None, SpeedUse::Outdated)) };
+        match table.standing(raw_table) {
+            Standing::Usable => {}
+            Standing::New => return Ok((None, SpeedUse::None)),
+            Standing::OtherTable | Standing::OtherDefinition => return Ok((None, SpeedUse::Outdated)),
+        }
+        let (raw, meaning) = origin(raw_table, definition);
+        let origin = Fingerprint::of(format!("{raw} {meaning}").as_bytes());
+        let progress = sum(&table.progress());
+        Ok((Some(Self { table, origin, progress }), SpeedUse::Used))
+    }
+
+    /// The local dates that have states.
+    pub async fn window_dates(&self) -> Result<BTreeSet<Date>> {
+        self.table.window_dates().await
+    }
+
+    /// What there is of these windows.
+    pub async fn offer(&self, within: Window) -> Result<Shown> {
+        let files = self.table.files(within).await?;
+        Ok(Shown { origin: self.origin, progress: self.progress, states: name_of(&files) })
+    }
+
+    /// The results of some granularities from the states of base windows within `within`. Windows that reach
+    /// beyond have parts of their events only.
+    pub async fn results(
+        &self,
+        definition: &Definition,
+        within: Window,
+        granularities: &[Granularity],
+    ) -> Result<BTreeMap<Granularity, Vec<RecordBatch>>> {
+        let states = definition.merge([self.table.states(within).await?]).await?;
+        let mut results = BTreeMap::new();
+        for (granularity, rolled) in definition.rollups(&states, granularities).await? {
+            results.insert(granularity, definition.finish_one(&rolled, granularity).await?.rows);
+        }
+        Ok(results)
+    }
+
+    /// The table, to let go of states.
+    pub const fn table(&mut self) -> &mut SpeedTable {
+        &mut self.table
+    }
+}
+
+/// How many offsets are in, over all partitions.
+fn sum(progress: &Nexts) -> i64 {
+    progress.values().flat_map(BTreeMap::values).map(|Offset(next)| *next).fold(0, i64::saturating_add)
+}
+
+/// A name of these files: they never change, so equal names are equal states.
+fn name_of(files: &[LiveFile]) -> Fingerprint {
+    let mut paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    paths.sort_unstable();
+    Fingerprint::of(paths.join("\n").as_bytes())
+}

@@ -1,0 +1,6 @@
+//! Served tables against a naive model, against other reconcilers, and against stores and tables that misbehave.
+
+mod crowd;
+mod kit;
+mod model;
+mod steps;

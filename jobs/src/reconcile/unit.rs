@@ -1,0 +1,162 @@
+//! Units of one window date, one after the other: what each is to hold, and one commit where that is something
+//! else.
+//!
+//! Read, decide, act: the unit's entry, [`Facts::plan`], one compare-and-set. Where another reconciler was first, the
+//! unit is planned again on what that one made.
+
+use super::gather::{Facts, Planned, Wanted, open_windows};
+use super::provisional::SpeedUse;
+use super::rows::{Shape, hour_of};
+use super::run::{UnitCounts, WindowCounts};
+use super::table::{Change, Hour, Served};
+use crate::batch::{Run, same_rows};
+use crate::error::{Class, Error, Result, Stage};
+use arrow::array::RecordBatch;
+use deltaworks_core::served::{FromBatch, FromSpeed};
+use deltaworks_core::units::Unit;
+use deltaworks_core::windows::{Extent, Granularity, Window};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Times that a unit which other reconcilers were first at is planned.
+const ROUNDS_MAX: usize = 8;
+
+/// Results of the open windows of units that share their states.
+type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
+
+/// One pass over one aggregate.
+pub(super) struct Pass<'a> {
+    pub wanted: &'a Wanted,
+    pub facts: &'a mut Facts,
+    pub run: &'a Run,
+    pub units: UnitCounts,
+    pub windows: WindowCounts,
+}
+
+impl Pass<'_> {
+    /// Brings some units up to date that have one window date.
+    pub async fn group(&mut self, units: &[(Unit, Extent)]) -> Result<()> {
+        let mut planned = Vec::new();
+        for (unit, extent) in units {
+            planned.push(self.facts.plan(unit, extent).await?);
+        }
+        let busy = || units.iter().zip(&planned).filter(|(_, plan)| !plan.is_idle());
+        self.units.unchanged += (units.len() - busy().count()) as u64;
+        if busy().next().is_none() {
+            return Ok(());
+        }
+        let results = self.results(busy()).await;
+        for ((unit, extent), plan) in busy() {
+            self.unit(unit, extent, *plan, &results).await?;
+        }
+        Ok(())
+    }
+
+    /// Results of the granularities that take from speed; none where its states cannot be read.
+    async fn results<'p>(&mut self, units: impl Iterator<Item = (&'p (Unit, Extent), &'p Planned)>) -> Results {
+        let taking = units.filter(|(_, plan)| matches!(plan.speed, FromSpeed::Take(_)));
+        let open: BTreeMap<Granularity, Window> = taking
+            .filter_map(|((unit, extent), plan)| Some((unit.granularity, open_windows(extent, plan.covered)?)))
+            .collect();
+        let whole = open.values().copied().reduce(|a, b| Window { start: a.start.min(b.start), end: a.end.max(b.end) });
+        let (Some(whole), Some(speed)) = (whole, &self.facts.speed) else { return Results::new() };
+        let granularities: Vec<Granularity> = open.into_keys().collect();
+        let definition = &self.wanted.definition;
+        match speed.results(definition, whole, &granularities).await {
+            Ok(results) => results,
+            Err(error) => {
+                tracing::warn!(aggregate = %definition.name, %error, "provisional windows stay as they are");
+                self.facts.speed_use = SpeedUse::Failed;
+                Results::new()
+            }
+        }
+    }
+
+    /// Brings one unit up to date.
+    async fn unit(&mut self, unit: &Unit, extent: &Extent, first: Planned, results: &Results) -> Result<()> {
+        let mut plan = first;
+        for _ in 0..ROUNDS_MAX {
+            if let FromSpeed::Take(_) = plan.speed
+                && !results.contains_key(&unit.granularity)
+            {
+                plan.speed = FromSpeed::Same;
+            }
+            let Some(served) = &self.facts.served else { return Ok(()) };
+            let built = if plan.is_idle() { None } else { self.build(served, unit, extent, &plan, results).await? };
+            let Some((change, counts)) = built else {
+                self.units.unchanged += 1;
+                return Ok(());
+            };
+            let Some(served) = &mut self.facts.served else { return Ok(()) };
+            if served.commit(&change, self.run).await? {
+                tracing::debug!(%unit, ?plan, hours = change.hours.len(), "unit");
+                self.units.reconciled += 1;
+                self.windows.add(counts);
+                return Ok(());
+            }
+            plan = self.facts.plan(unit, extent).await?;
+        }
+        let message = format!("served unit `{unit}`: other reconcilers keep changing it first");
+        Err(Error::new(Stage::Reconcile, Class::Overlap, message))
+    }
+
+    /// What changes; `None` if nothing does.
+    async fn build(
+        &self,
+        served: &Served,
+        unit: &Unit,
+        extent: &Extent,
+        plan: &Planned,
+        results: &Results,
+    ) -> Result<Option<(Change, WindowCounts)>> {
+        let keys: Vec<&str> = self.wanted.definition.keys().map(|c| c.name.as_str()).collect();
+        let shape = Shape::new(served.schema(), keys.into_iter());
+        let mut old: BTreeMap<Hour, RecordBatch> = BTreeMap::new();
+        for hour in hours(served, unit, extent, plan) {
+            old.insert(hour, shape.one(&served.rows(unit, hour).await?)?);
+        }
+        let have = shape.one(&old.values().cloned().collect::<Vec<_>>())?;
+        let mut counts = WindowCounts::default();
+        let covered = match plan.batch {
+            FromBatch::Take(taken) => {
+                let batch = self.facts.batch_rows(unit, shape.content()).await?;
+                let covered = shape.covered(&have, plan.before.covered(), &batch, &taken)?;
+                (counts.finals, counts.restated) = (covered.finals, covered.restated);
+                covered.rows
+            }
+            FromBatch::Same | FromBatch::Behind => shape.ending(&have, plan.covered, false)?,
+        };
+        let open = match (plan.speed, results.get(&unit.granularity)) {
+            (FromSpeed::Take(_), Some(results)) => shape.provisional(results, unit.window_date, plan.covered)?,
+            _ => shape.ending(&have, plan.covered, true)?,
+        };
+        let now = shape.by_hour(unit.granularity, &shape.one(&[covered, open])?)?;
+        let mut changed = BTreeMap::new();
+        for hour in old.keys().chain(now.keys()).copied().collect::<BTreeSet<_>>() {
+            let rows_of = |rows: &BTreeMap<Hour, RecordBatch>| rows.get(&hour).cloned().into_iter().collect::<Vec<_>>();
+            let (old, now) = (rows_of(&old), rows_of(&now));
+            if !same_rows(&old, &now)? {
+                let open = shape.ending(&shape.one(&now)?, plan.covered, true)?;
+                counts.provisional += open.num_rows() as u64;
+                changed.insert(hour, now);
+            }
+        }
+        let after = plan.after();
+        if changed.is_empty() && after.taken == plan.before.taken {
+            return Ok(None);
+        }
+        let change = Change { unit: unit.clone(), before: plan.before, after, hours: changed };
+        Ok(Some((change, counts)))
+    }
+}
+
+/// The hours of a unit that may change: all of them where batch's rows are taken, else those of open windows.
+fn hours(served: &Served, unit: &Unit, extent: &Extent, plan: &Planned) -> BTreeSet<Hour> {
+    let have = served.hours(unit);
+    if matches!(plan.batch, FromBatch::Take(_)) {
+        return have;
+    }
+    let Some(open) = open_windows(extent, plan.covered) else { return BTreeSet::new() };
+    let starts = extent.windows.ending_in(plan.covered, open.end);
+    let hours: BTreeSet<Hour> = starts.iter().map(|window| hour_of(unit.granularity, window.start)).collect();
+    have.intersection(&hours).copied().collect()
+}
