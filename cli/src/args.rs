@@ -69,7 +69,7 @@ pub enum Verb {
     Speed(Speed),
     /// Serve each window once: exact where batch has covered it, provisional elsewhere
     Reconcile(Reconcile),
-    /// Land what is there, compute what changed, prove it: a whole cron entry
+    /// Land what is there, compute what changed, serve it, prove it: a whole cron entry
     Run(Run),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was
     Prove(Prove),
@@ -316,7 +316,7 @@ pub struct Run {
     /// Do not read the topics again to prove what was landed
     #[arg(long)]
     pub offline: bool,
-    /// End with exit code 99 where nothing was landed and no window was computed
+    /// End with exit code 99 where nothing was landed, computed or served
     #[arg(long)]
     pub skip_exit_code: bool,
 }

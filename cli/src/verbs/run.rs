@@ -1,7 +1,7 @@
 //! `run`: a whole cron entry. Each step is the verb of its name, on what the step before has left.
 
-use super::{batch, prove, settings, stream};
-use crate::args::{Batch, Global, Prove, Run, Stream};
+use super::{batch, prove, reconcile, settings, stream};
+use crate::args::{Batch, Global, Prove, Reconcile, Run, Stream};
 use crate::ending::Ending;
 use crate::logging::Screen;
 use crate::signals::Signals;
@@ -15,7 +15,8 @@ pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending>
     let mut told = Told { result: Map::new(), idle: true, ended: None };
     let mut go_on = told.add("stream", stream::run(global, &landing(args), screen).await, &signals);
     if go_on && !settings(global)?.aggregates.is_empty() {
-        go_on = told.add("batch", batch::run(global, &computing(args), screen).await, &signals);
+        go_on = told.add("batch", batch::run(global, &computing(args), screen).await, &signals)
+            && told.add("reconcile", reconcile::run(global, &serving()).await, &signals);
     }
     if go_on {
         let proving = Prove { names: Vec::new(), offline: args.offline };
@@ -45,7 +46,7 @@ impl Told {
         let told = ending.told();
         self.idle &= match step {
             "stream" => landed_nothing(&told),
-            "batch" => ending.is_skipped(),
+            "batch" | "reconcile" => ending.is_skipped(),
             _ => true,
         };
         self.result.insert(step.to_owned(), told);
@@ -90,4 +91,8 @@ fn landing(args: &Run) -> Stream {
 /// Idle ends as such, so that a run that did nothing can say so.
 fn computing(args: &Run) -> Batch {
     Batch { max_parallel: args.max_parallel, skip_exit_code: true, ..Batch::default() }
+}
+
+fn serving() -> Reconcile {
+    Reconcile { aggregates: Vec::new(), skip_exit_code: true, dry_run: false }
 }

@@ -153,6 +153,9 @@ fn one_command_lands_computes_and_proves() {
     assert_eq!(landed["landed"].as_i64().unwrap() + landed["rejected"].as_i64().unwrap(), 50, "{first}");
     assert_eq!((&first["prove"]["status"], &first["prove"]["compared"]["messages"]), (&"done".into(), &50.into()));
     assert!(first["batch"]["units"]["changed"].as_u64() > Some(0), "{first}");
+    assert!(first["reconcile"]["status"] == "done", "{first}");
+    let served = story.project.rows("SELECT state, count(*) AS n FROM served.totals GROUP BY state");
+    assert!(served.iter().all(|row| row["state"] == "final") && !served.is_empty(), "{served:?}");
     let idle = story.project.run(&run).expect(99).result();
     assert_eq!((&idle["status"], &idle["prove"]["status"]), (&"nothing_to_do".into(), &"done".into()), "{idle}");
     // what cannot be proved ends the run with 3, and everything before it is told
