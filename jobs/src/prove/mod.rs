@@ -3,7 +3,8 @@
 //! ```text
 //!   ops.offsets, raw's log ─┐
 //!   raw, rejects (all rows) ┼─> landed ─> offsets, rows, places ─┐
-//!   broker (read again) ────┴─> broker ──────────────────────────┴─> report: proved, refuted, not proved
+//!   broker (read again) ────┴─> broker ──────────────────────────┼─> report: proved, refuted, not proved
+//!   batch, served ────────────> served ──────────────────────────┘
 //! ```
 //!
 //! Nothing is written and nothing is mended. Every check says how much it compared; one that compared nothing
@@ -15,6 +16,8 @@ mod run;
 mod landed;
 
 mod broker;
+
+mod served;
 
 mod report;
 

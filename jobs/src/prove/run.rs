@@ -3,6 +3,7 @@
 use super::broker::broker;
 use super::landed::landed;
 use super::report::{Check, Checking, Verdict};
+use super::served::served;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::Lake;
@@ -94,6 +95,7 @@ pub async fn prove_on(lake: &Lake, settings: &Settings, options: &ProveOptions, 
         report.add(check);
     }
     for aggregate in aggregates {
+        report.add(served(lake, &aggregate.name).await?);
         let why = "windows are not recomputed by a second engine yet";
         report.add(Checking::new("windows", format!("batch.{}", aggregate.name)).not_proved(why));
     }
