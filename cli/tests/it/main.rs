@@ -20,5 +20,6 @@ mod poison;
 mod signals;
 mod speed;
 mod start;
+mod tables;
 mod unknown;
 mod writers;
