@@ -67,7 +67,9 @@ pub enum Verb {
     /// Bring the states of open windows up to raw, as `stream` does by itself
     #[command(subcommand)]
     Speed(Speed),
-    /// Hold the tables against ledger and broker: nothing lost, nothing twice, every row as it was landed
+    /// Land what is there, compute what changed, prove it: a whole cron entry
+    Run(Run),
+    /// Prove what was landed: nothing lost, nothing twice, every row as it was
     Prove(Prove),
     /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look
     #[command(subcommand)]
@@ -222,7 +224,7 @@ pub struct Stream {
 }
 
 /// `batch`
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Default, ClapArgs)]
 pub struct Batch {
     /// Aggregates [default: all]
     pub aggregates: Vec<String>,
@@ -282,6 +284,26 @@ pub struct SpeedTables {
     /// Print the plan as JSON and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `run`
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    /// Assign these partitions by hand instead of by the consumer group, e.g. 0-3 or 0,2
+    #[arg(long, value_name = "LIST", value_parser = parse_partitions)]
+    pub partitions: Option<PartitionList>,
+    /// What to do where offsets are gone or a topic was recreated
+    #[arg(long, value_enum, default_value_t = OnDataLoss::Stop)]
+    pub on_data_loss: OnDataLoss,
+    /// Files that `batch` reads at a time [default: the processors]
+    #[arg(long, value_name = "N")]
+    pub max_parallel: Option<std::num::NonZeroUsize>,
+    /// Do not read the topics again to prove what was landed
+    #[arg(long)]
+    pub offline: bool,
+    /// End with exit code 99 where nothing was landed and no window was computed
+    #[arg(long)]
+    pub skip_exit_code: bool,
 }
 
 /// `prove`

@@ -42,6 +42,29 @@ impl Ending {
         self
     }
 
+    /// Whether it ended well: with work done, or with none to do.
+    pub fn is_done(&self) -> bool {
+        self.class.is_none_or(|class| class == Class::Skipped)
+    }
+
+    /// Whether there was nothing to do, and it was asked to say so.
+    pub fn is_skipped(&self) -> bool {
+        self.class == Some(Class::Skipped)
+    }
+
+    /// What it would say as its last line, without the exit code.
+    pub fn told(&self) -> Value {
+        let mut result = self.result.clone().unwrap_or_default();
+        result.entry("status").or_insert_with(|| json!(self.status.unwrap_or_else(|| status(self.class))));
+        Value::Object(result)
+    }
+
+    /// The same ending, with another result.
+    pub fn saying(self, result: Value) -> Self {
+        let Value::Object(result) = result else { return self };
+        Self { result: Some(result), ..self }
+    }
+
     /// Prints what is left to print and returns the exit code.
     pub fn finish(mut self, global: &Global) -> ExitCode {
         if let Some(error) = &self.error {

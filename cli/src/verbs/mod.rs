@@ -11,6 +11,7 @@ mod prove;
 mod query;
 mod rejects;
 mod reset;
+mod run;
 mod speed;
 mod status;
 mod stream;
@@ -40,6 +41,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Stream(verb) => stream::run(global, verb, screen).await,
         Verb::Batch(verb) => batch::run(global, verb, screen).await,
         Verb::Speed(verb) => speed::run(global, verb).await,
+        Verb::Run(verb) => run::run(global, verb, screen).await,
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,

@@ -5,7 +5,7 @@ use crate::args::{Format, Global, Prove};
 use crate::ending::Ending;
 use crate::output;
 use deltaworks_jobs::clock::Clock;
-use deltaworks_jobs::prove::{Check, ProveOptions, Verdict, prove};
+use deltaworks_jobs::prove::{Check, ProveOptions, ProveReport, Verdict, prove};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,8 +28,7 @@ pub async fn run(global: &Global, args: &Prove) -> Result<Ending> {
     let options = ProveOptions { names: args.names.clone(), offline: args.offline };
     let report = prove(&settings, &options, &Clock::system()).await?;
     if !global.quiet {
-        let lines: Vec<Line<'_>> = report.checks.iter().map(line).collect();
-        output::records(&lines, &COLUMNS, Format::Table)?;
+        show(&report)?;
     }
     let mut result = json!({ "run_id": deltaworks_jobs::run_id(), "retryable": false });
     let figures = serde_json::to_value(&report)
@@ -38,6 +37,12 @@ pub async fn run(global: &Global, args: &Prove) -> Result<Ending> {
         result.extend(figures);
     }
     Ok(Ending::with(result).and_error(report.error()))
+}
+
+/// Prints the table of all checks.
+pub fn show(report: &ProveReport) -> Result<()> {
+    let lines: Vec<Line<'_>> = report.checks.iter().map(line).collect();
+    output::records(&lines, &COLUMNS, Format::Table)
 }
 
 fn line(check: &Check) -> Line<'_> {
@@ -50,7 +55,7 @@ fn line(check: &Check) -> Line<'_> {
     let note = match (&check.why, check.examples.as_slice()) {
         (Some(why), _) => why.clone(),
         (None, []) => String::new(),
-        (None, examples) => format!("{} found, such as: {}", check.found, examples.join("; ")),
+        (None, [first, ..]) => format!("{} found, such as: {first}", check.found),
     };
     Line { check: check.check, of: &check.of, verdict, compared: compared.join(", "), note }
 }

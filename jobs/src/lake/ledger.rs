@@ -18,7 +18,9 @@ use crate::{Class, Result};
 use arrow::array::{
     Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Date32Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+};
 use deltaworks_core::commit_info::{Checksum, DateEntry, Identity, RawCommit};
 use deltaworks_core::place::OffsetRange;
 use deltaworks_core::proof::Told;
@@ -139,66 +141,84 @@ pub struct ToldByAll {
     pub partitions: BTreeMap<(String, i32), Vec<Told>>,
     /// Of each event date: rows, and the sum of their checksums.
     pub dates: BTreeMap<Date, DateEntry>,
+    /// What the ledger has that no copier writes.
+    pub broken: Vec<String>,
 }
 
 /// What every commit of `raw` up to its version told: out of the ledger as far as that was copied, out of
-/// raw's own log above.
+/// raw's own log above, and where both have it they are compared.
 ///
 /// # Errors
-/// The ledger cannot be read or has what no copier writes; a raw commit that is not in it was cleaned away.
+/// The ledger cannot be read; a raw commit that is not in it was cleaned away.
 pub async fn read(lake: &Lake, raw: &Table, pipeline: &str) -> Result<ToldByAll> {
     let mut told = ToldByAll::default();
-    let mut copied = -1;
+    let (mut copied, mut rows) = (-1, BTreeMap::<i64, Vec<Row>>::new());
     if let Some(ledger) = lake.open_table(&spec().name).await? {
-        copied = ledger.txns().get(&copied_id(pipeline, raw.id())).copied().unwrap_or(-1);
+        copied = ledger.txns().get(&copied_id(pipeline, raw.id())).copied().unwrap_or(-1).min(raw.version());
         let columns: Vec<String> = ledger.schema().fields().iter().map(|f| f.name().clone()).collect();
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         for file in ledger.live_files().await? {
             let mut batches = ledger.read_file(&file, &columns).await?;
             while let Some(batch) = batches.next().await.transpose()? {
                 for row in from_batch(&batch, pipeline, raw.id())? {
-                    told.add(row)?;
+                    rows.entry(row.version).or_default().push(row);
                 }
             }
         }
     }
-    // a table that was restored to an earlier version has commits that its log no longer knows
-    for head in raw.commit_heads((copied + 1).min(raw.version() + 1), raw.version()).await? {
-        for row in rows_of(raw, &head)? {
-            told.add(row)?;
+    // commits that raw's log still has say it themselves, copied or not
+    let first = raw.first_commit().await?.min(copied + 1);
+    for head in raw.commit_heads(first, raw.version()).await? {
+        let mut own = rows_of(raw, &head)?;
+        if head.version <= copied {
+            let have = rows.entry(head.version).or_default();
+            own.sort_unstable();
+            have.sort_unstable();
+            if *have != own {
+                told.broken.push(format!("raw version {} told something else than the ledger has", head.version));
+            }
+        } else if rows.insert(head.version, own).is_some() {
+            told.broken.push(format!("raw version {} is in the ledger, and was not copied yet", head.version));
         }
+    }
+    for row in rows.into_values().flatten() {
+        told.take(row);
     }
     told.partitions.values_mut().for_each(|told| told.sort_by_key(|told| told.version));
     Ok(told)
 }
 
 impl ToldByAll {
-    fn add(&mut self, row: Row) -> Result<()> {
-        let broken = |what: &str| {
-            lake_error(Class::Internal, format!("table `ops.offsets`: the row of raw version {} {what}", row.version))
-        };
-        let count = |n: i64| u64::try_from(n).map_err(|_| broken("has a count below 0"));
-        if let (Some(partition), Some([from, to, landed, rejected, skipped, _])) = (row.partition, row.counts) {
-            let gaps = row.gap_ranges.as_deref().unwrap_or("[]");
-            let gaps = serde_json::from_str(gaps).map_err(|e| broken("has gaps that cannot be read").because(e))?;
-            self.partitions.entry((row.topic.clone(), partition)).or_default().push(Told {
+    fn take(&mut self, row: Row) {
+        let version = row.version;
+        if self.add(row).is_none() {
+            self.broken.push(format!("the row of raw version {version} is none that a commit told"));
+        }
+    }
+
+    fn add(&mut self, row: Row) -> Option<()> {
+        let count = |n: i64| u64::try_from(n).ok();
+        if let (Some(partition), Some([from, to, landed, rejected, skipped, in_gaps])) = (row.partition, row.counts) {
+            let gaps: Vec<OffsetRange> = serde_json::from_str(row.gap_ranges.as_deref()?).ok()?;
+            let told = Told {
                 version: row.version,
                 range: OffsetRange::new(from, to),
                 landed: count(landed)?,
                 rejected: count(rejected)?,
                 skipped: count(skipped)?,
                 gaps,
-            });
-        } else if let (Some(days), Some(rows), Some(checksum)) = (row.event_date, row.rows, &row.checksum) {
-            let date = date(1970, 1, 1).checked_add(days.days()).map_err(|e| broken("has no date").because(e))?;
-            let checksum = checksum.parse::<Checksum>().map_err(|e| broken("has no checksum").because(e))?;
-            let rows = count(rows)?;
+            };
+            if told.gaps.iter().map(|gap| gap.len()).sum::<u64>() != count(in_gaps)? {
+                return None;
+            }
+            self.partitions.entry((row.topic, partition)).or_default().push(told);
+        } else {
+            let date = date(1970, 1, 1).checked_add(row.event_date?.days()).ok()?;
+            let (rows, checksum) = (count(row.rows?)?, row.checksum?.parse::<Checksum>().ok()?);
             let sum = self.dates.entry(date).or_insert(DateEntry { rows: 0, checksum: Checksum::default() });
             *sum = DateEntry { rows: sum.rows + rows, checksum: sum.checksum.plus(checksum) };
-        } else {
-            return Err(broken("is about neither a partition nor a date"));
         }
-        Ok(())
+        Some(())
     }
 }
 
@@ -230,7 +250,7 @@ async fn build(
 }
 
 /// One ledger row.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     version: i64,
     committed_us: i64,
@@ -297,6 +317,9 @@ fn from_batch(batch: &RecordBatch, pipeline: &str, table_id: &str) -> Result<Vec
         column.ok_or_else(|| lacks(name))
     };
     let (pipelines, tables, topics) = (text("pipeline")?, text("table_id")?, text("topic")?);
+    let (run_ids, sequences) = (text("run_id")?, number("sequence")?);
+    let times = batch.column_by_name("committed_at").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.ok_or_else(|| lacks("committed_at"))?;
     let partitions = batch.column_by_name("partition").and_then(|c| c.as_primitive_opt::<Int32Type>());
     let dates = batch.column_by_name("event_date").and_then(|c| c.as_primitive_opt::<Date32Type>());
     let (partitions, dates) = partitions.zip(dates).ok_or_else(|| lacks("partition"))?;
@@ -310,6 +333,10 @@ fn from_batch(batch: &RecordBatch, pipeline: &str, table_id: &str) -> Result<Vec
     Ok(ours
         .map(|row| Row {
             version: versions.value(row),
+            committed_us: times.value(row),
+            identity: u64::try_from(sequences.value(row))
+                .ok()
+                .map(|sequence| Identity { run_id: run_ids.value(row).to_owned(), sequence }),
             topic: topics.value(row).to_owned(),
             partition: partitions.is_valid(row).then(|| partitions.value(row)),
             counts: counts.iter().all(|c| c.is_valid(row)).then(|| counts.map(|c| c.value(row))),
@@ -317,7 +344,6 @@ fn from_batch(batch: &RecordBatch, pipeline: &str, table_id: &str) -> Result<Vec
             event_date: dates.is_valid(row).then(|| dates.value(row)),
             rows: rows.is_valid(row).then(|| rows.value(row)),
             checksum: of_text(checksums, row),
-            ..Row::default()
         })
         .collect())
 }

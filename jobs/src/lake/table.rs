@@ -410,6 +410,15 @@ impl Table {
         Ok(files.into_values().collect())
     }
 
+    /// The first commit that the log still has; its own version if it has none but checkpoints.
+    ///
+    /// # Errors
+    /// The log cannot be listed.
+    pub async fn first_commit(&self) -> Result<i64> {
+        let first = self.log.list(0).await?.into_iter().find(|(entry, _)| matches!(entry, Entry::Commit(_)));
+        Ok(first.map_or(self.version(), |(entry, _)| entry.version()))
+    }
+
     /// What the commits `from..=to` say about themselves, in order.
     ///
     /// # Errors

@@ -29,8 +29,13 @@ const READS_MAX: usize = 4;
 /// The columns of a place.
 const PLACE: [&str; 3] = ["_topic", "_partition", "_offset"];
 
-/// Offsets by topic (with its epoch) and partition.
-pub(super) type Places = BTreeMap<(String, i32), RoaringTreemap>;
+/// A topic (with its epoch) and a partition of it.
+pub(super) type Partition = (String, i32);
+/// Offsets by partition.
+pub(super) type Places = BTreeMap<Partition, RoaringTreemap>;
+
+/// Some offsets of one partition.
+type Offsets = (Partition, Vec<i64>);
 
 /// What a pipeline has landed.
 #[derive(Debug)]
@@ -50,7 +55,7 @@ pub(super) struct Landed {
 struct FileSays {
     rows: u64,
     sums: BTreeMap<i32, RowSum>,
-    places: Vec<((String, i32), Vec<i64>)>,
+    places: Vec<Offsets>,
 }
 
 /// Checks raw and rejects; also what was found, for those who look further. `None` if nothing was landed.
@@ -63,7 +68,7 @@ pub(super) async fn landed(lake: &Lake, pipeline: &Pipeline) -> Result<(Vec<Chec
     };
     let told = ledger::read(lake, &raw, &pipeline.name).await?;
     let pin = Pin::of_snapshot(&pipeline.name, raw.id().to_owned(), raw.version(), raw.txns(), None, BTreeMap::new());
-    let next: BTreeMap<(String, i32), Offset> = pin
+    let next: BTreeMap<Partition, Offset> = pin
         .next
         .iter()
         .flat_map(|(topic, partitions)| partitions.iter().map(move |(p, next)| ((topic.clone(), *p), *next)))
@@ -92,8 +97,9 @@ pub(super) async fn landed(lake: &Lake, pipeline: &Pipeline) -> Result<(Vec<Chec
     Ok((checks, Some(Landed { progress, told, raw: in_raw, rejects: in_rejects })))
 }
 
-fn check_offsets(check: &mut Checking, told: &ToldByAll, next: &BTreeMap<(String, i32), Offset>) {
-    let all: BTreeSet<&(String, i32)> = told.partitions.keys().chain(next.keys()).collect();
+fn check_offsets(check: &mut Checking, told: &ToldByAll, next: &BTreeMap<Partition, Offset>) {
+    told.broken.iter().for_each(|broken| check.refute(format!("ops.offsets: {broken}")));
+    let all: BTreeSet<&Partition> = told.partitions.keys().chain(next.keys()).collect();
     for partition in all {
         let none = Vec::new();
         let told = told.partitions.get(partition).unwrap_or(&none);
@@ -193,10 +199,10 @@ async fn read(table: &Table, file: &LiveFile, schema: &SchemaRef) -> Result<File
 }
 
 /// The offsets of each partition.
-fn places_of(batch: &RecordBatch) -> Result<Vec<((String, i32), Vec<i64>)>> {
+fn places_of(batch: &RecordBatch) -> Result<Vec<Offsets>> {
     let (topics, partitions) = (texts(batch, "_topic")?, primitive::<Int32Type>(batch, "_partition")?);
     let offsets = primitive::<Int64Type>(batch, "_offset")?;
-    let mut found: Vec<((String, i32), Vec<i64>)> = Vec::new();
+    let mut found: Vec<Offsets> = Vec::new();
     for row in 0..batch.num_rows() {
         let (topic, partition) = (topics.value(row), partitions.value(row));
         match found.last_mut().filter(|((t, p), _)| t == topic && *p == partition) {
@@ -225,7 +231,7 @@ impl FileSays {
 /// The places of one partition against what was told of it.
 fn check_places(
     check: &mut Checking,
-    (topic, partition): &(String, i32),
+    (topic, partition): &Partition,
     told: &[Told],
     raw: &RoaringTreemap,
     rejects: &RoaringTreemap,
@@ -257,27 +263,27 @@ fn number(offset: Offset) -> u64 {
 
 impl Landed {
     /// Whether a place has a row.
-    pub(super) fn has(&self, partition: &(String, i32), offset: Offset) -> bool {
+    pub(super) fn has(&self, partition: &Partition, offset: Offset) -> bool {
         let at = number(offset);
         [&self.raw, &self.rejects].iter().any(|places| places.get(partition).is_some_and(|set| set.contains(at)))
     }
 
     /// The first offset that a commit told of.
-    pub(super) fn first(&self, partition: &(String, i32)) -> Option<Offset> {
+    pub(super) fn first(&self, partition: &Partition) -> Option<Offset> {
         self.of(partition).map(|told| told.range.from).min()
     }
 
     /// The gap in which an offset was told to be.
-    pub(super) fn gap_at(&self, partition: &(String, i32), offset: Offset) -> Option<OffsetRange> {
+    pub(super) fn gap_at(&self, partition: &Partition, offset: Offset) -> Option<OffsetRange> {
         self.of(partition).flat_map(|told| &told.gaps).copied().find(|gap| gap.from <= offset && offset < gap.to)
     }
 
     /// How many messages were left out by a rule.
-    pub(super) fn skipped(&self, partition: &(String, i32)) -> u64 {
+    pub(super) fn skipped(&self, partition: &Partition) -> u64 {
         self.of(partition).map(|told| told.skipped).sum()
     }
 
-    fn of(&self, partition: &(String, i32)) -> impl Iterator<Item = &Told> {
+    fn of(&self, partition: &Partition) -> impl Iterator<Item = &Told> {
         self.told.partitions.get(partition).into_iter().flatten()
     }
 }

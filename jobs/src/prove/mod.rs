@@ -19,4 +19,4 @@ mod broker;
 mod report;
 
 pub use report::{Check, Verdict};
-pub use run::{ProveOptions, ProveReport, prove};
+pub use run::{ProveOptions, ProveReport, prove, prove_on};

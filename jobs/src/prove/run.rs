@@ -100,8 +100,11 @@ pub async fn prove_on(lake: &Lake, settings: &Settings, options: &ProveOptions, 
     Ok(report)
 }
 
+/// Pipelines and aggregates.
+type Chosen = (Vec<Arc<Pipeline>>, Vec<Arc<AggregateFile>>);
+
 /// What these names stand for.
-fn chosen(settings: &Settings, names: &[String]) -> Result<(Vec<Arc<Pipeline>>, Vec<Arc<AggregateFile>>)> {
+fn chosen(settings: &Settings, names: &[String]) -> Result<Chosen> {
     if names.is_empty() {
         return Ok((settings.pipelines.clone(), settings.aggregates.clone()));
     }

@@ -3,14 +3,18 @@
 //! The broker is librdkafka's mock, inside this process; the lake is a local folder. `stream` is a
 //! child process that is ended by a real SIGKILL in the middle of its work and started again.
 
+mod breakage;
+
 use crate::args::{Demo, Format};
 use crate::ending::Ending;
 use crate::output;
+use breakage::{Gone, Twice};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::kafka::mock::Mock;
 use deltaworks_jobs::kafka::producer::{Outgoing, Producer};
 use deltaworks_jobs::land::inspect::{self, TableStatus};
 use deltaworks_jobs::project::settings::Settings;
+use deltaworks_jobs::prove::{ProveOptions, prove};
 use deltaworks_jobs::{Class, Error, Result, Stage, engine, project};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -19,7 +23,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The shipped events: several cameras, some hours late, some twice, some broken.
-const EVENTS: &str = include_str!("../../../fixtures/traffic/camera_events.jsonl");
+const EVENTS: &str = include_str!("../../../../fixtures/traffic/camera_events.jsonl");
+const PIPELINE: &str = "camera_events";
 const TOPIC: &str = "traffic.camera-events";
 const PARTITIONS: i32 = 4;
 /// Behind the newest event by more than this is late: the traffic pipeline's lateness.
@@ -78,6 +83,7 @@ pub async fn run(args: &Demo) -> Result<Ending> {
     say(&format!("  {}\n  {}", counts(&idle.0), windows(&idle.1)));
     show(&settings, before).await?;
     let missing = offsets_not_once(&settings, all.len()).await?;
+    let proof = prove_and_break(&settings, &dir).await?;
     next_commands(&dir);
     let result = json!({
         "sent": all.len(),
@@ -85,6 +91,7 @@ pub async fn run(args: &Demo) -> Result<Ending> {
         "second_run": counts(&second),
         "units": { "first": units(&exact), "after_late_events": units(&restated), "once_more": units(&idle.1) },
         "once_more": counts(&idle.0),
+        "prove": proof,
         "lake": dir.join("lake"),
     });
     if missing > 0 {
@@ -95,7 +102,36 @@ pub async fn run(args: &Demo) -> Result<Ending> {
         let error = Error::new(Stage::Batch, Class::Internal, "late events changed nothing, or nothing changed twice");
         return Ok(Ending::with(result).and_error(Some(error)));
     }
+    if result["prove"] != json!({ "whole": 0, "file_gone": 3, "landed_twice": 2, "mended": 0 }) {
+        let error = Error::new(Stage::Prove, Class::Internal, "the proof did not find what was broken, or found more");
+        return Ok(Ending::with(result).and_error(Some(error)));
+    }
     Ok(Ending::with(result))
+}
+
+/// Proves what was landed, breaks it twice and proves again; how many checks were refuted each time.
+async fn prove_and_break(settings: &Settings, dir: &Path) -> Result<Value> {
+    let lake = dir.join("lake");
+    say("\nIs it all there, and once? `prove` reads it all again: the ledger, every row, and the broker:");
+    let whole = proof(settings).await?;
+    let gone = Gone::take(settings, &lake, PIPELINE).await?;
+    say(&format!("Now it is broken on purpose. The file {} is taken away:", gone.name()));
+    let file_gone = proof(settings).await?;
+    gone.put_back()?;
+    let twice = Twice::land(settings, &lake, PIPELINE).await?;
+    say(&format!("It is put back; but somebody appends {} rows by hand that are there already:", twice.rows));
+    let landed_twice = proof(settings).await?;
+    twice.take_back().await?;
+    say("These are taken out again, and the lake proves itself as before:");
+    let mended = proof(settings).await?;
+    Ok(json!({ "whole": whole, "file_gone": file_gone, "landed_twice": landed_twice, "mended": mended }))
+}
+
+async fn proof(settings: &Settings) -> Result<u64> {
+    let options = ProveOptions { names: vec![PIPELINE.to_owned()], offline: false };
+    let report = prove(settings, &options, &Clock::system()).await?;
+    super::prove::show(&report)?;
+    Ok(report.refuted)
 }
 
 struct Story {
