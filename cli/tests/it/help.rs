@@ -61,8 +61,24 @@ fn no_verb_is_without_a_snapshot() {
     let listed = top.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
     let names: Vec<_> = listed.filter_map(|l| l.split_whitespace().next()).collect();
     let shown = [
-        "init", "check", "demo", "produce", "topics", "stream", "batch", "speed", "reconcile", "run", "prove", "tables",
-        "rejects", "offsets", "query", "status", "reset", "help",
+        "init",
+        "check",
+        "demo",
+        "produce",
+        "topics",
+        "stream",
+        "batch",
+        "speed",
+        "reconcile",
+        "run",
+        "prove",
+        "tables",
+        "rejects",
+        "offsets",
+        "query",
+        "status",
+        "reset",
+        "help",
     ];
     assert_eq!(names, shown);
 }
