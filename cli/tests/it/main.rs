@@ -21,5 +21,6 @@ mod prove;
 mod signals;
 mod speed;
 mod start;
+mod tables;
 mod unknown;
 mod writers;

@@ -174,3 +174,30 @@ async fn files_older_than_a_column_are_rewritten() {
     assert_eq!(batch[0]["later"].null_count(), 10, "the column is in the file now");
     assert_eq!(table.name(), &raw_name());
 }
+
+/// The tables that batch keeps: what they say is read from fewer files, and they are written to as before.
+#[tokio::test]
+async fn pins_and_runs_are_compacted_too() {
+    let kit = Kit::new(&[TOTALS]);
+    for n in 0..4 {
+        land(&kit, n * 30, 30, 10).await;
+        assert!(kit.batch_well().await.units.computed > 0);
+    }
+    let generations = kit.generations("totals").await;
+    let names = [("ops", "pins"), ("ops", "runs"), ("batch", "totals")].map(|(layer, n)| TableName::new(layer, n));
+    let wanted = CompactOptions { tables: names.to_vec(), ..options() };
+    let report = compacted(&kit, &kit.lake, &wanted).await;
+    let tables: Vec<&str> = report.dates.iter().map(|d| d.plan.table.as_str()).collect();
+    assert_eq!(tables, ["ops.pins", "ops.runs"], "a unit of batch is one file already");
+    for name in &names[..2] {
+        let table = kit.lake.open_table(name).await.unwrap().unwrap();
+        assert_eq!(table.live_files().await.unwrap().len(), 1);
+        assert_eq!(table.txns()[&format!("deltaworks/{name}/rewrite")], 1);
+    }
+    assert!(kit.batch_well().await.is_idle());
+    // planning reads the pins of every unit
+    land(&kit, 120, 30, 10).await;
+    assert!(kit.batch_well().await.units.computed > 0);
+    assert!(kit.generations("totals").await.iter().all(|(unit, n)| *n == generations[unit] + 1));
+    assert!(kit.batch_well().await.is_idle());
+}
