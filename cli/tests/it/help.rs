@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 20] = [
+    let verbs: [&[&str]; 21] = [
         &[],
         &["init"],
         &["check"],
@@ -29,6 +29,7 @@ fn help_of_every_verb() {
         &["speed"],
         &["speed", "catch-up"],
         &["speed", "rebuild"],
+        &["reconcile"],
         &["rejects"],
         &["rejects", "list"],
         &["rejects", "show"],
@@ -52,8 +53,21 @@ fn no_verb_is_without_a_snapshot() {
     let listed = top.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
     let names: Vec<_> = listed.filter_map(|l| l.split_whitespace().next()).collect();
     let shown = [
-        "init", "check", "demo", "produce", "topics", "stream", "batch", "speed", "rejects", "offsets", "query",
-        "status", "reset", "help",
+        "init",
+        "check",
+        "demo",
+        "produce",
+        "topics",
+        "stream",
+        "batch",
+        "speed",
+        "reconcile",
+        "rejects",
+        "offsets",
+        "query",
+        "status",
+        "reset",
+        "help",
     ];
     assert_eq!(names, shown);
 }

@@ -17,6 +17,7 @@ mod e2e;
 mod groups;
 mod help;
 mod poison;
+mod reconcile;
 mod signals;
 mod speed;
 mod start;
