@@ -59,10 +59,10 @@ pub fn served_name(aggregate: &str) -> TableName {
 }
 
 /// The table of an aggregate: columns as batch has them, but that a row says how sure it is, and a provisional one
-/// has no pin.
-fn served_table(definition: &Definition, grain: &str) -> TableSpec {
+/// has no pin. `published`: the columns of the batch table, some of which another definition may have made.
+fn served_table(definition: &Definition, grain: &str, published: Option<&SchemaRef>) -> TableSpec {
     let batch = batch_table(definition, grain);
-    let mut fields = Vec::new();
+    let mut fields: Vec<Field> = Vec::new();
     for field in batch.schema.fields() {
         match field.name().as_str() {
             "definition" => {}
@@ -72,6 +72,9 @@ fn served_table(definition: &Definition, grain: &str) -> TableSpec {
             _ => fields.push(field.as_ref().clone()),
         }
     }
+    let others =
+        published.into_iter().flat_map(|schema| schema.fields()).filter(|f| batch.schema.index_of(f.name()).is_err());
+    fields.extend(others.map(|field| field.as_ref().clone().with_nullable(true)));
     let mut partition_columns = batch.partition_columns;
     partition_columns.push(WINDOW_HOUR.to_owned());
     TableSpec {
@@ -95,12 +98,27 @@ impl Served {
         }
     }
 
-    /// Opens the table; makes it, or adds new columns.
+    /// The table with all columns that the definition and `published` have; makes it, or adds what is new.
     ///
     /// # Errors
     /// As [`Lake::ensure_table`], and [`Self::open`].
-    pub async fn ensure(lake: &Lake, definition: &Definition, grain: &str) -> Result<Self> {
-        Self::of(lake.ensure_table(&served_table(definition, grain)).await?, definition).await
+    pub async fn ensure(
+        opened: Option<Self>,
+        lake: &Lake,
+        definition: &Definition,
+        grain: &str,
+        published: Option<&SchemaRef>,
+    ) -> Result<Self> {
+        let spec = served_table(definition, grain, published);
+        let has = |table: &Table| {
+            let same =
+                |f: &Field| table.schema().field_with_name(f.name()).is_ok_and(|h| h.data_type() == f.data_type());
+            spec.schema.fields().iter().all(|f| same(f))
+        };
+        match opened {
+            Some(served) if has(&served.table) => Ok(served),
+            _ => Self::of(lake.ensure_table(&spec).await?, definition).await,
+        }
     }
 
     async fn of(table: Table, definition: &Definition) -> Result<Self> {
