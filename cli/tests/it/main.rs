@@ -18,6 +18,7 @@ mod groups;
 mod help;
 mod poison;
 mod prove;
+mod reconcile;
 mod signals;
 mod speed;
 mod start;

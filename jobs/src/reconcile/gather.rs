@@ -25,6 +25,8 @@ pub(super) struct Wanted {
     pub pipeline: Arc<Pipeline>,
     pub definition: Arc<Definition>,
     pub grain: String,
+    /// Whether it keeps states.
+    pub speed: bool,
 }
 
 /// What there is.
@@ -86,7 +88,11 @@ impl Facts {
         let ledger = served.as_ref().map(Served::ledger).transpose()?.unwrap_or_default();
         let raw = lake.open_table(&raw_name(pipeline)).await?;
         let raw_table = raw.as_ref().map(Table::id);
-        let (speed, dates, speed_use) = match open_speed(lake, definition, raw_table).await {
+        let opened = match wanted.speed {
+            true => open_speed(lake, definition, raw_table).await,
+            false => Ok((None, BTreeSet::new(), SpeedUse::None)),
+        };
+        let (speed, dates, speed_use) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!(aggregate = %definition.name, %error, "provisional windows stay as they are");
@@ -120,6 +126,11 @@ impl Facts {
             (Some(open), Some(speed)) => judge_speed(before.shown, Some(speed.offer(open).await?)),
         };
         Ok(Planned { before, batch, speed, covered })
+    }
+
+    /// The columns of the batch table, whatever definition made them.
+    pub fn published(&self) -> Option<&SchemaRef> {
+        self.batch.table.as_ref().map(Table::schema)
     }
 
     /// Batch's rows of a unit, with these columns.

@@ -187,6 +187,7 @@ async fn wanted(settings: &Settings, options: &ReconcileOptions) -> Result<Vec<W
         job.aggregates.into_iter().map(move |aggregate| Wanted {
             pipeline: Arc::clone(&pipeline),
             grain: aggregate.file.grain.clone(),
+            speed: aggregate.file.speed,
             definition: Arc::new(aggregate.definition),
         })
     });
@@ -202,8 +203,9 @@ async fn one(
     report: &mut ReconcileReport,
 ) -> Result<()> {
     let mut facts = Facts::gather(lake, wanted).await?;
-    if facts.served.is_none() && !facts.units.is_empty() {
-        facts.served = Some(Served::ensure(lake, &wanted.definition, &wanted.grain).await?);
+    if !facts.units.is_empty() {
+        let (opened, published) = (facts.served.take(), facts.published());
+        facts.served = Some(Served::ensure(opened, lake, &wanted.definition, &wanted.grain, published).await?);
     }
     let groups = groups(&facts.units);
     let (units, windows) = (UnitCounts::default(), WindowCounts::default());
@@ -234,9 +236,12 @@ async fn one(
     Ok(())
 }
 
+/// Units, with their windows.
+type Group = Vec<(Unit, Extent)>;
+
 /// Units whose states are read together: those of one window date, but for weeks and months.
-fn groups(units: &BTreeMap<Unit, Extent>) -> Vec<Vec<(Unit, Extent)>> {
-    let mut groups: BTreeMap<(Date, Option<Granularity>), Vec<(Unit, Extent)>> = BTreeMap::new();
+fn groups(units: &BTreeMap<Unit, Extent>) -> Vec<Group> {
+    let mut groups: BTreeMap<(Date, Option<Granularity>), Group> = BTreeMap::new();
     for (unit, extent) in units {
         let alone = matches!(unit.granularity, Granularity::Week | Granularity::Month);
         let key = (unit.window_date, alone.then_some(unit.granularity));

@@ -21,6 +21,7 @@ use deltaworks_core::units::Unit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 /// Times that a commit is tried.
 const ATTEMPTS_MAX: u32 = 20;
@@ -37,10 +38,14 @@ pub(super) type Hour = i32;
 pub(super) struct Served {
     table: Table,
     aggregate: String,
-    live: BTreeMap<PartitionValues, BTreeMap<Hour, Vec<LiveFile>>>,
+    /// Its files, once they are asked for.
+    live: OnceCell<ByUnit>,
     /// Version when it was opened.
     opened_at: i64,
 }
+
+/// Files by unit and hour.
+type ByUnit = BTreeMap<PartitionValues, BTreeMap<Hour, Vec<LiveFile>>>;
 
 /// New rows of some hours of a unit, and what its entries become.
 #[derive(Debug)]
@@ -59,10 +64,10 @@ pub fn served_name(aggregate: &str) -> TableName {
 }
 
 /// The table of an aggregate: columns as batch has them, but that a row says how sure it is, and a provisional one
-/// has no pin.
-fn served_table(definition: &Definition, grain: &str) -> TableSpec {
+/// has no pin. `published`: the columns of the batch table, some of which another definition may have made.
+fn served_table(definition: &Definition, grain: &str, published: Option<&SchemaRef>) -> TableSpec {
     let batch = batch_table(definition, grain);
-    let mut fields = Vec::new();
+    let mut fields: Vec<Field> = Vec::new();
     for field in batch.schema.fields() {
         match field.name().as_str() {
             "definition" => {}
@@ -72,6 +77,9 @@ fn served_table(definition: &Definition, grain: &str) -> TableSpec {
             _ => fields.push(field.as_ref().clone()),
         }
     }
+    let others =
+        published.into_iter().flat_map(|schema| schema.fields()).filter(|f| batch.schema.index_of(f.name()).is_err());
+    fields.extend(others.map(|field| field.as_ref().clone().with_nullable(true)));
     let mut partition_columns = batch.partition_columns;
     partition_columns.push(WINDOW_HOUR.to_owned());
     TableSpec {
@@ -90,22 +98,37 @@ impl Served {
     /// The table cannot be read, or its rows have another grain.
     pub async fn open(lake: &Lake, definition: &Definition) -> Result<Option<Self>> {
         match lake.open_table(&served_name(&definition.name)).await? {
-            Some(table) => Self::of(table, definition).await.map(Some),
+            Some(table) => Self::of(table, definition).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Opens the table; makes it, or adds new columns.
+    /// The table with all columns that the definition and `published` have; makes it, or adds what is new.
     ///
     /// # Errors
     /// As [`Lake::ensure_table`], and [`Self::open`].
-    pub async fn ensure(lake: &Lake, definition: &Definition, grain: &str) -> Result<Self> {
-        Self::of(lake.ensure_table(&served_table(definition, grain)).await?, definition).await
+    pub async fn ensure(
+        opened: Option<Self>,
+        lake: &Lake,
+        definition: &Definition,
+        grain: &str,
+        published: Option<&SchemaRef>,
+    ) -> Result<Self> {
+        let spec = served_table(definition, grain, published);
+        let has = |table: &Table| {
+            let same =
+                |f: &Field| table.schema().field_with_name(f.name()).is_ok_and(|h| h.data_type() == f.data_type());
+            spec.schema.fields().iter().all(|f| same(f))
+        };
+        match opened {
+            Some(served) if has(&served.table) => Ok(served),
+            _ => Self::of(lake.ensure_table(&spec).await?, definition),
+        }
     }
 
-    async fn of(table: Table, definition: &Definition) -> Result<Self> {
+    fn of(table: Table, definition: &Definition) -> Result<Self> {
         judge_grain(definition, &table)?;
-        let (live, opened_at) = (live_by_unit(&table).await?, table.version());
+        let (live, opened_at) = (OnceCell::new(), table.version());
         Ok(Self { table, aggregate: definition.name.clone(), live, opened_at })
     }
 
@@ -125,13 +148,14 @@ impl Served {
     }
 
     /// The hours of a unit that have rows.
-    pub fn hours(&self, unit: &Unit) -> BTreeSet<Hour> {
-        self.live.get(&partition_of(unit)).into_iter().flat_map(BTreeMap::keys).copied().collect()
+    pub async fn hours(&self, unit: &Unit) -> Result<BTreeSet<Hour>> {
+        let hours = self.live().await?.get(&partition_of(unit));
+        Ok(hours.into_iter().flat_map(BTreeMap::keys).copied().collect())
     }
 
     /// The rows of one hour of a unit.
     pub async fn rows(&self, unit: &Unit, hour: Hour) -> Result<Vec<RecordBatch>> {
-        let files = self.live.get(&partition_of(unit)).and_then(|hours| hours.get(&hour));
+        let files = self.live().await?.get(&partition_of(unit)).and_then(|hours| hours.get(&hour));
         rows_of(&self.table, files.map_or(&[][..], Vec::as_slice), &self.schema()).await
     }
 
@@ -156,7 +180,7 @@ impl Served {
             }
             let mut commit = Commit::new("WRITE", &identity)?;
             commit.txns = change.after.write(&change.unit);
-            let live = self.live.get(&partition_of(&change.unit));
+            let live = self.live().await?.get(&partition_of(&change.unit));
             commit.removes = adds.keys().filter_map(|hour| live?.get(hour)).flatten().cloned().collect();
             commit.adds = adds.values().flatten().cloned().collect();
             match self.table.commit(commit).await {
@@ -171,7 +195,7 @@ impl Served {
             }
             tokio::time::sleep(PAUSE * 2_u32.pow(attempt.min(6))).await;
             self.table.refresh().await?;
-            self.live = live_by_unit(&self.table).await?;
+            self.live = OnceCell::new();
             if self.table.find_commit(&identity).is_some() {
                 return Ok(true);
             }
@@ -188,8 +212,14 @@ impl Served {
         if due { self.table.checkpoint().await } else { Ok(()) }
     }
 
+    async fn live(&self) -> Result<&ByUnit> {
+        self.live.get_or_try_init(|| live_by_unit(&self.table)).await
+    }
+
+    /// Keeps the files of this version, after a commit of this object.
     fn adopt(&mut self, unit: &Unit, adds: &BTreeMap<Hour, Option<AddedFile>>) {
-        let hours = self.live.entry(partition_of(unit)).or_default();
+        let Some(units) = self.live.get_mut() else { return };
+        let hours = units.entry(partition_of(unit)).or_default();
         for (hour, file) in adds {
             match file {
                 Some(file) => hours.insert(*hour, vec![live(file)]),
@@ -218,8 +248,8 @@ impl Served {
     }
 }
 
-async fn live_by_unit(table: &Table) -> Result<BTreeMap<PartitionValues, BTreeMap<Hour, Vec<LiveFile>>>> {
-    let mut live: BTreeMap<PartitionValues, BTreeMap<Hour, Vec<LiveFile>>> = BTreeMap::new();
+async fn live_by_unit(table: &Table) -> Result<ByUnit> {
+    let mut live = ByUnit::new();
     for file in table.live_files().await? {
         let mut unit = file.partition_values.clone();
         let hour = unit.remove(WINDOW_HOUR).flatten().and_then(|hour| hour.parse().ok()).ok_or_else(|| {

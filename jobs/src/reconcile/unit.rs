@@ -111,7 +111,7 @@ impl Pass<'_> {
         let keys: Vec<&str> = self.wanted.definition.keys().map(|c| c.name.as_str()).collect();
         let shape = Shape::new(served.schema(), keys.into_iter());
         let mut old: BTreeMap<Hour, RecordBatch> = BTreeMap::new();
-        for hour in hours(served, unit, extent, plan) {
+        for hour in hours(served, unit, extent, plan).await? {
             old.insert(hour, shape.one(&served.rows(unit, hour).await?)?);
         }
         let have = shape.one(&old.values().cloned().collect::<Vec<_>>())?;
@@ -150,13 +150,13 @@ impl Pass<'_> {
 }
 
 /// The hours of a unit that may change: all of them where batch's rows are taken, else those of open windows.
-fn hours(served: &Served, unit: &Unit, extent: &Extent, plan: &Planned) -> BTreeSet<Hour> {
-    let have = served.hours(unit);
+async fn hours(served: &Served, unit: &Unit, extent: &Extent, plan: &Planned) -> Result<BTreeSet<Hour>> {
+    let have = served.hours(unit).await?;
     if matches!(plan.batch, FromBatch::Take(_)) {
-        return have;
+        return Ok(have);
     }
-    let Some(open) = open_windows(extent, plan.covered) else { return BTreeSet::new() };
+    let Some(open) = open_windows(extent, plan.covered) else { return Ok(BTreeSet::new()) };
     let starts = extent.windows.ending_in(plan.covered, open.end);
     let hours: BTreeSet<Hour> = starts.iter().map(|window| hour_of(unit.granularity, window.start)).collect();
-    have.intersection(&hours).copied().collect()
+    Ok(have.intersection(&hours).copied().collect())
 }

@@ -2,5 +2,6 @@
 
 mod crowd;
 mod kit;
+mod live;
 mod model;
 mod steps;

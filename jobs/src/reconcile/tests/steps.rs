@@ -1,8 +1,12 @@
 //! One window's way through the states, and what each part of a reconcile leaves alone.
 
 use super::kit::{Kit, Row, Seen, Sql, Windows};
+use crate::error::Class;
 use crate::reconcile::{ReconcileOptions, plan_only};
 use crate::speed::SpeedTable;
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
 
 const DAY_US: i64 = 86_400_000_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -43,7 +47,9 @@ fn window<'w>(windows: &'w Windows, granularity: &str, start: i64) -> Option<&'w
 }
 
 /// State, generation, total, events, late, duplicates.
-fn brief(seen: Option<&Seen>) -> Option<(&str, i64, Option<i64>, i64, i64, i64)> {
+type Brief<'s> = (&'s str, i64, Option<i64>, i64, i64, i64);
+
+fn brief(seen: Option<&Seen>) -> Option<Brief<'_>> {
     seen.map(|s| (s.state.as_str(), s.generation, s.values.0, s.values.2, s.values.3, s.values.4))
 }
 
@@ -251,6 +257,72 @@ async fn a_plan_changes_nothing_and_nothing_is_made_of_nothing() {
     let unknown = ReconcileOptions { aggregates: vec!["other".into()], ..options };
     let error = plan_only(&kit.settings, &unknown).await.unwrap_err();
     assert_eq!(error.to_string(), "reconcile: there is no aggregate `other`");
+}
+
+/// A column that batch has published is served, also by a process that does not know it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_is_served_by_whoever_takes_it_over() {
+    for old_process in [false, true] {
+        let mut kit = landed(&[row(0, 5, 1), row(1, DAY_US + 5, 2)], DAY_US + 2 * HOUR_US).await;
+        kit.catch_up().await;
+        kit.batch_well().await;
+        kit.reconcile().await;
+        let old = kit.settings.clone();
+        let select = "SELECT key, sum(value) AS total, max(value) AS greatest, count(*) AS n FROM events GROUP BY key";
+        kit.batch.define(&[Sql { select, ..TOTALS }]);
+        kit.batch_well().await;
+        if old_process {
+            let new = std::mem::replace(&mut kit.batch.settings, old);
+            assert!(kit.reconcile().await.windows.restated > 0);
+            kit.batch.settings = new;
+        }
+        kit.reconcile().await;
+        let table = kit.table("totals").await.unwrap();
+        let mut found = Vec::new();
+        for file in table.live_files().await.unwrap() {
+            let mut batches = table.read_file(&file, &["n", "state"]).await.unwrap();
+            while let Some(batch) = batches.try_next().await.unwrap() {
+                let states = batch["state"].as_string::<i32>().iter().map(|s| s.unwrap().to_owned());
+                // a file that is older than the column lacks it
+                let counts = batch.column_by_name("n").map(|n| n.as_primitive::<Int64Type>().clone());
+                let counts = counts.unwrap_or_else(|| vec![None; batch.num_rows()].into());
+                found.extend(states.zip(counts.iter()));
+            }
+        }
+        found.sort();
+        let seen = |state: &str, n: Option<i64>| (state.to_owned(), n);
+        // the states are of the old definition, and stay until they are made anew
+        let expected = [
+            seen("provisional", None),
+            seen("restated", Some(1)),
+            seen("restated", Some(1)),
+            seen("restated", Some(1)),
+        ];
+        assert_eq!(found, expected, "{old_process}");
+        kit.reconcile_again("totals").await;
+        kit.catch_up().await;
+        kit.reconcile().await;
+        assert_eq!(window(&kit.served("totals").await, "1d", DAY_US).unwrap().state, "provisional");
+        kit.reconcile_again("totals").await;
+    }
+}
+
+/// Values are never squeezed into a column of another type.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_type_needs_another_name() {
+    let mut kit = landed(&[row(0, 5, 1)], 0).await;
+    kit.catch_up().await;
+    kit.reconcile().await;
+    let before = kit.served("totals").await;
+    kit.batch.define(&[Sql {
+        select: "SELECT key, sum(value) AS total, avg(value) AS greatest FROM events GROUP BY key",
+        ..TOTALS
+    }]);
+    kit.catch_up().await;
+    let error = kit.reconcile_on(&kit.lake).await.error.unwrap();
+    assert_eq!(error.class, Class::User, "{error}");
+    assert!(error.message.contains("column `greatest`"), "{error}");
+    assert_eq!(kit.served("totals").await, before);
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {
