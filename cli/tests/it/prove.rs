@@ -176,6 +176,47 @@ fn one_command_lands_computes_and_proves() {
     assert!(result["stream"]["status"] == "failed" && result.get("prove").is_none(), "{result}");
 }
 
+#[test]
+fn served_windows_are_held_against_batch() {
+    let mut story = Story::begin(5);
+    story.send(60);
+    let first = story.project.run(&["run", "--partitions", "0-3"]).expect(0).result();
+    let checks = first["prove"]["checks"].as_array().unwrap();
+    let served = checks.iter().find(|c| c["check"] == "served").unwrap();
+    assert!(served["verdict"] == "proved" && served["compared"]["windows"].as_u64() > Some(1), "{served}");
+    let kept = tempfile::tempdir().unwrap();
+    let lake = story.project.path().join("lake");
+    copy(&lake, kept.path());
+    for seed in 0..40 {
+        let mut rng = Rng(seed);
+        let change = block_on(async {
+            let (mut served, file) = some_file(&story.project, "served", &mut rng).await;
+            let mut told = String::new();
+            rewrite(&mut served, &file, |batch| match rng.below(3) {
+                0 => {
+                    told = "twice".into();
+                    doubled(batch, &mut rng)
+                }
+                1 => {
+                    told = "gone".into();
+                    without_one(batch, &mut rng)
+                }
+                _ => {
+                    let (column, row) = some_cell(batch, &mut rng, |name| name != "generation" && name != "pin");
+                    told = batch.schema().field(column).name().clone();
+                    with_cell(batch, column, row)
+                }
+            })
+            .await;
+            told
+        });
+        let (result, refuted) = story.prove(3);
+        assert_eq!(refuted, BTreeSet::from(["served".to_owned()]), "{change}: {result}");
+        std::fs::remove_dir_all(&lake).unwrap();
+        copy(kept.path(), &lake);
+    }
+}
+
 /// Makes one change; what it was, and the check that must find it.
 async fn change(project: &Project, rng: &mut Rng) -> (String, &'static str) {
     match rng.below(9) {
@@ -264,7 +305,12 @@ fn liar() -> Commit {
 }
 
 async fn open(project: &Project, layer: &str) -> Table {
-    let name = TableName::new(layer, if layer == "ops" { "offsets" } else { "events" });
+    let name = match layer {
+        "ops" => "offsets",
+        "served" => "totals",
+        _ => "events",
+    };
+    let name = TableName::new(layer, name);
     let lake = deltaworks_jobs::lake::Lake::open(&project.settings().lake).unwrap();
     lake.open_table(&name).await.unwrap().expect("the table is there")
 }
