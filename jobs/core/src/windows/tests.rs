@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, date};
 use jiff::tz::TimeZone;
 use rstest::rstest;
+use std::collections::BTreeSet;
 
 pub fn tz(name: &str) -> TimeZone {
     TimeZone::get(name).unwrap_or_else(|e| panic!("the machine needs the zone files of {name}: {e}"))
@@ -362,4 +363,26 @@ fn nesting_depends_on_the_time_too() {
 fn the_ends_of_time_are_refused(#[case] size: &str, #[case] us: i64) {
     let error = window_of(granularity(size), &zone("Europe/Kyiv"), Instant(us)).unwrap_err();
     assert!(error.to_string().contains(&us.to_string()), "{error}");
+}
+
+/// Instants of a local date, a minute apart, and the windows they lie in; clocks go back, ahead, and over a date.
+#[rstest]
+fn every_window_of_a_local_date_is_of_one_of_its_units(
+    #[values("UTC", "Europe/Kyiv", "America/St_Johns", "Pacific/Apia", "Asia/Kathmandu")] zone: &str,
+    #[values("2011-12-29", "2011-12-30", "2006-10-29", "2026-03-29", "2026-06-01")] day: &str,
+    #[values("15m", "6h", "1d", "1w", "1mo")] granularity: &str,
+) {
+    let zone = self::zone(zone);
+    let (day, granularity): (Date, Granularity) = (day.parse().unwrap(), granularity.parse().unwrap());
+    let utc = Instant::of_utc_date(day).unwrap().0;
+    let mut expected = BTreeSet::new();
+    for minute in -1_560..3_000 {
+        let at = Instant(utc + minute * 60_000_000);
+        if zone.local_date(at).unwrap() == day {
+            expected.insert(window_date(&zone, window_of(granularity, &zone, at).unwrap()).unwrap());
+        }
+    }
+    let found = window_dates_of_local(granularity, &zone, day).unwrap();
+    assert!(found.is_superset(&expected), "{expected:?} {found:?}");
+    assert!(found.iter().all(|date| expected.contains(date) || *date == day), "{expected:?} {found:?}");
 }
