@@ -3,6 +3,7 @@
 use crate::args::Global;
 use crate::output;
 use deltaworks_jobs::{Class, Error};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::error::Error as _;
 use std::process::ExitCode;
@@ -31,6 +32,19 @@ impl Ending {
     /// Ended as `class` says, with a result.
     pub fn classed(class: Class, result: Value) -> Self {
         Self { class: Some(class), ..Self::with(result) }
+    }
+
+    /// The end of a job: its figures; a signal that stopped it; whether it shall say that there was nothing to do.
+    pub fn job(run_id: &str, figures: &impl Serialize, stopped: Option<Class>, skipped: bool) -> Self {
+        let mut result = json!({ "run_id": run_id, "retryable": false });
+        if let (Some(result), Ok(Value::Object(figures))) = (result.as_object_mut(), serde_json::to_value(figures)) {
+            result.extend(figures);
+        }
+        match stopped {
+            Some(class) => Self::classed(class, result),
+            None if skipped => Self::classed(Class::Skipped, result),
+            None => Self::with(result),
+        }
     }
 
     /// Adds the error that ended the command.

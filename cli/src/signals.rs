@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM: the first asks the run to drain, the second ends the process.
 
-use deltaworks_jobs::Class;
+use deltaworks_jobs::{Class, Error, Result, Stage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,10 +15,12 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts listening; must be called inside the runtime.
-    pub fn listen() -> std::io::Result<Self> {
+    /// Starts listening for a job of `stage`; must be called inside the runtime.
+    pub fn listen(stage: Stage) -> Result<Self> {
+        let deaf = |e: std::io::Error| Error::new(stage, Class::Outside, "signals cannot be heard").because(e);
         let signals = Self { stop: CancellationToken::new(), seen: Arc::default() };
-        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut int = signal(SignalKind::interrupt()).map_err(deaf)?;
+        let mut term = signal(SignalKind::terminate()).map_err(deaf)?;
         let heard = signals.clone();
         tokio::spawn(async move {
             loop {

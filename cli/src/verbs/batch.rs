@@ -12,7 +12,7 @@ use deltaworks_jobs::batch::{self, BatchOptions, Tried, TryOptions, meter::Meter
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::project::settings::Settings;
 use deltaworks_jobs::{Class, Error, Result, Stage};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -43,8 +43,7 @@ pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Endin
         let (units, left) = batch::plan_only(&settings, &options).await?;
         return Ok(Ending::with(json!({ "status": "planned", "units": units, "left": left })));
     }
-    let signals = Signals::listen()
-        .map_err(|e| Error::new(Stage::Batch, Class::Outside, "signals cannot be heard").because(e))?;
+    let signals = Signals::listen(Stage::Batch)?;
     let (meter, clock) = (Arc::new(Meter::default()), Clock::system());
     tracing::info!(run_id = %options.run_id, "batch begins; the same command continues after an interruption");
     let done = CancellationToken::new();
@@ -54,16 +53,8 @@ pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Endin
     // the line has to be gone before the result is printed
     let _ = watching.await;
     let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let mut result = json!({ "run_id": options.run_id, "retryable": false });
-    if let (Some(result), Ok(Value::Object(figures))) = (result.as_object_mut(), serde_json::to_value(&report)) {
-        result.extend(figures);
-    }
-    let ending = match signals.class().filter(|_| stopped) {
-        Some(class) => Ending::classed(class, result),
-        None if idle && args.skip_exit_code => Ending::classed(Class::Skipped, result),
-        None => Ending::with(result),
-    };
-    Ok(ending.and_error(error))
+    let stopped = signals.class().filter(|_| stopped);
+    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
 }
 
 /// Prints the windows of an aggregate that need not be in the project.

@@ -30,8 +30,7 @@ pub async fn run(global: &Global, args: &Produce, screen: &Screen) -> Result<End
         });
         return Ok(Ending::with(plan));
     }
-    let signals = Signals::listen()
-        .map_err(|e| Error::new(Stage::Produce, Class::Outside, "signals cannot be heard").because(e))?;
+    let signals = Signals::listen(Stage::Produce)?;
     let stop = Arc::new(AtomicBool::new(false));
     let options = ProduceOptions { stop: Some(stop.clone()), ..options };
     let heard = signals.stop.clone();

@@ -4,11 +4,10 @@ use super::settings;
 use crate::args::{Format, Global, Prove};
 use crate::ending::Ending;
 use crate::output;
+use deltaworks_jobs::Result;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::prove::{Check, ProveOptions, ProveReport, Verdict, prove};
-use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 const COLUMNS: [&str; 5] = ["check", "of", "verdict", "compared", "note"];
 
@@ -30,13 +29,7 @@ pub async fn run(global: &Global, args: &Prove) -> Result<Ending> {
     if !global.quiet {
         show(&report)?;
     }
-    let mut result = json!({ "run_id": deltaworks_jobs::run_id(), "retryable": false });
-    let figures = serde_json::to_value(&report)
-        .map_err(|e| Error::new(Stage::Prove, Class::Internal, "the report cannot be written").because(e))?;
-    if let (Some(result), Value::Object(figures)) = (result.as_object_mut(), figures) {
-        result.extend(figures);
-    }
-    Ok(Ending::with(result).and_error(report.error()))
+    Ok(Ending::job(&deltaworks_jobs::run_id(), &report, None, false).and_error(report.error()))
 }
 
 /// Prints the table of all checks.

@@ -5,8 +5,8 @@ use crate::args::{Global, Reconcile};
 use crate::ending::Ending;
 use crate::signals::Signals;
 use deltaworks_jobs::reconcile::{self, ReconcileOptions};
-use deltaworks_jobs::{Class, Error, Result, Stage};
-use serde_json::{Value, json};
+use deltaworks_jobs::{Result, Stage};
+use serde_json::json;
 
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Reconcile) -> Result<Ending> {
@@ -20,19 +20,10 @@ pub async fn run(global: &Global, args: &Reconcile) -> Result<Ending> {
         let units = reconcile::plan_only(&settings, &options).await?;
         return Ok(Ending::with(json!({ "status": "planned", "units": units })));
     }
-    let signals = Signals::listen()
-        .map_err(|e| Error::new(Stage::Reconcile, Class::Outside, "signals cannot be heard").because(e))?;
+    let signals = Signals::listen(Stage::Reconcile)?;
     tracing::info!(run_id = %options.run_id, "reconcile begins; the same command continues after an interruption");
     let mut report = reconcile::reconcile(&settings, &options, &signals.stop).await;
     let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let mut result = json!({ "run_id": options.run_id, "retryable": false });
-    if let (Some(result), Ok(Value::Object(figures))) = (result.as_object_mut(), serde_json::to_value(&report)) {
-        result.extend(figures);
-    }
-    let ending = match signals.class().filter(|_| stopped) {
-        Some(class) => Ending::classed(class, result),
-        None if idle && args.skip_exit_code => Ending::classed(Class::Skipped, result),
-        None => Ending::with(result),
-    };
-    Ok(ending.and_error(error))
+    let stopped = signals.class().filter(|_| stopped);
+    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
 }

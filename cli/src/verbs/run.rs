@@ -5,13 +5,12 @@ use crate::args::{Batch, Global, Prove, Reconcile, Run, Stream};
 use crate::ending::Ending;
 use crate::logging::Screen;
 use crate::signals::Signals;
-use deltaworks_jobs::{Class, Error, Result, Stage};
+use deltaworks_jobs::{Class, Result, Stage};
 use serde_json::{Map, Value};
 
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending> {
-    let signals =
-        Signals::listen().map_err(|e| Error::new(Stage::Land, Class::Outside, "signals cannot be heard").because(e))?;
+    let signals = Signals::listen(Stage::Land)?;
     let mut told = Told { result: Map::new(), idle: true, ended: None };
     let mut go_on = told.add("stream", stream::run(global, &landing(args), screen).await, &signals);
     if go_on && !settings(global)?.aggregates.is_empty() {

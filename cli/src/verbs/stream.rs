@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::{health, live};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::land::{self, DataLoss, Start, StreamOptions, inspect, meter::Meter};
-use deltaworks_jobs::{Class, Error, Result, Stage, reconcile, speed};
+use deltaworks_jobs::{Result, Stage, reconcile, speed};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +42,7 @@ pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Endi
         }
         return Ok(Ending::with(json!({ "status": "planned", "start": args.start, "partitions": plan })));
     }
-    let signals =
-        Signals::listen().map_err(|e| Error::new(Stage::Land, Class::Outside, "signals cannot be heard").because(e))?;
+    let signals = Signals::listen(Stage::Land)?;
     let clock = Clock::system();
     let meters: Vec<_> = pipelines.iter().map(|p| Arc::new(Meter::new(&p.name, clock.now_ms()))).collect();
     let live = speed::Live::start(&settings, &pipelines, &options.run_id, &signals.stop).await;
@@ -57,7 +56,7 @@ pub async fn run(global: &Global, args: &Stream, screen: &Screen) -> Result<Endi
     let watch = live::watch(meters.clone(), screen.clone(), options.until_caught_up, clock.clone(), done.clone());
     let watching = tokio::spawn(watch);
     let taps = live.taps().clone();
-    let report = land::stream_tapped(&settings, &pipelines, &options, &meters, &clock, &signals.stop, &taps).await;
+    let report = land::stream(&settings, &pipelines, &options, &meters, &clock, &signals.stop, &taps).await;
     drop(taps);
     let speed = live.end().await;
     let served = served.end().await;

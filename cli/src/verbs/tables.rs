@@ -7,9 +7,9 @@ use crate::output;
 use crate::signals::Signals;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::upkeep::{self, CompactOptions, Described, VacuumOptions};
-use deltaworks_jobs::{Class, Error, Result, Stage};
+use deltaworks_jobs::{Result, Stage};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const COMMITS: [&str; 7] = ["version", "time", "operation", "run_id", "files_added", "files_removed", "rows_added"];
 
@@ -55,13 +55,12 @@ async fn compact(global: &Global, args: &TablesCompact) -> Result<Ending> {
         let dates = upkeep::plan_compaction(&settings, &options).await?;
         return Ok(Ending::with(json!({ "status": "planned", "dates": dates })));
     }
-    let signals = listen()?;
+    let signals = Signals::listen(Stage::Upkeep)?;
     tracing::info!(run_id = %options.run_id, "compaction begins; the same command continues after an interruption");
     let mut report = upkeep::compact(&settings, &options, &signals.stop).await;
     let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let result = with_figures(json!({ "run_id": options.run_id, "retryable": false }), &report);
     let stopped = signals.class().filter(|_| stopped);
-    Ok(ending(result, stopped, idle && args.skip_exit_code).and_error(error))
+    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
 }
 
 async fn vacuum(global: &Global, args: &TablesVacuum) -> Result<Ending> {
@@ -72,12 +71,12 @@ async fn vacuum(global: &Global, args: &TablesVacuum) -> Result<Ending> {
         let tables = upkeep::plan_vacuum(&settings, &options, now_ms).await?;
         return Ok(Ending::with(json!({ "status": "planned", "tables": tables })));
     }
-    let signals = listen()?;
+    let signals = Signals::listen(Stage::Upkeep)?;
     let mut report = upkeep::vacuum(&settings, &options, now_ms, &signals.stop).await;
     let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let result = with_figures(json!({ "run_id": deltaworks_jobs::run_id(), "retryable": false }), &report);
     let stopped = signals.class().filter(|_| stopped);
-    Ok(ending(result, stopped, idle && args.skip_exit_code).and_error(error))
+    let run_id = deltaworks_jobs::run_id();
+    Ok(Ending::job(&run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
 }
 
 async fn checkpoint(global: &Global, args: &TablesCheckpoint) -> Result<Ending> {
@@ -86,27 +85,8 @@ async fn checkpoint(global: &Global, args: &TablesCheckpoint) -> Result<Ending> 
     if args.dry_run {
         return Ok(Ending::with(json!({ "status": "planned", "tables": tables })));
     }
-    let result = json!({ "run_id": deltaworks_jobs::run_id(), "retryable": false, "tables": tables });
-    Ok(ending(result, None, idle && args.skip_exit_code))
-}
-
-fn listen() -> Result<Signals> {
-    Signals::listen().map_err(|e| Error::new(Stage::Upkeep, Class::Outside, "signals cannot be heard").because(e))
-}
-
-fn ending(result: Value, stopped: Option<Class>, skipped: bool) -> Ending {
-    match stopped {
-        Some(class) => Ending::classed(class, result),
-        None if skipped => Ending::classed(Class::Skipped, result),
-        None => Ending::with(result),
-    }
-}
-
-fn with_figures(mut result: Value, report: &impl Serialize) -> Value {
-    if let (Some(result), Ok(Value::Object(figures))) = (result.as_object_mut(), serde_json::to_value(report)) {
-        result.extend(figures);
-    }
-    result
+    let figures = json!({ "tables": tables });
+    Ok(Ending::job(&deltaworks_jobs::run_id(), &figures, None, idle && args.skip_exit_code))
 }
 
 fn lines(table: &Described) -> Vec<Line> {

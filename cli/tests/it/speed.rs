@@ -7,7 +7,7 @@ use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lake::Lake as Tables;
 use deltaworks_jobs::lake::faults::{Fault, Script, commits_of};
 use deltaworks_jobs::land::meter::Meter;
-use deltaworks_jobs::land::{DataLoss, Start, StreamOptions, stream_tapped_on};
+use deltaworks_jobs::land::{DataLoss, Start, StreamOptions, stream_on};
 use deltaworks_jobs::speed::{Health, Live};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -209,7 +209,7 @@ fn a_store_that_refuses_speed_does_not_stop_landing() {
         let live = Live::start_on(&lake, &settings, &settings.pipelines, "run", &stop).await;
         let taps = live.taps().clone();
         let of = &settings.pipelines;
-        let report = stream_tapped_on(&lake, &settings, of, &options, &meters, &clock, &stop, &taps).await;
+        let report = stream_on(&lake, &settings, of, &options, &meters, &clock, &stop, &taps).await;
         drop(taps);
         (report, live.end().await)
     });

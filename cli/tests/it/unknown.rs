@@ -9,6 +9,7 @@ use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lake::Lake;
 use deltaworks_jobs::lake::faults::{Fault, FaultCount, Script, commits_of, data_files_of};
 use deltaworks_jobs::land::meter::Meter;
+use deltaworks_jobs::land::tap::Taps;
 use deltaworks_jobs::land::{DataLoss, Start, StreamOptions, StreamReport, stream_on};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ fn land_within(project: &Project, script: Script, give_up_after: Duration) -> St
     let meters: Vec<_> = settings.pipelines.iter().map(|p| Arc::new(Meter::new(&p.name, clock.now_ms()))).collect();
     let lake = Lake::open(&settings.lake).unwrap().with_store_decorator(|store| script.wrap(store));
     let stop = CancellationToken::new();
-    block_on(stream_on(&lake, &settings, &settings.pipelines, &options, &meters, &clock, &stop))
+    block_on(stream_on(&lake, &settings, &settings.pipelines, &options, &meters, &clock, &stop, &Taps::default()))
 }
 
 /// Lands a mix of events through the faults that `arm` adds, each of which has to fire.

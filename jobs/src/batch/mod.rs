@@ -57,8 +57,8 @@ pub(crate) use columns::{conform, named, primitive, texts};
 pub(crate) use ledger::{pins, pins_table};
 pub(crate) use plan::units_of;
 pub(crate) use publish::{
-    CHECKPOINT_EVERY, Run, batch_name, batch_table, judge_grain, ledger_of, live, live_by_partition, partition_of,
-    rows_of, same_rows,
+    CHECKPOINT_EVERY, Run, batch_name, batch_table, judge_grain, ledger_of, live_by_partition, partition_of, rows_of,
+    same_rows,
 };
 pub(crate) use scan::{DateFiles, NumberedBatches};
 pub(crate) use select::{Engine, jobs_of};

@@ -234,8 +234,7 @@ impl Publisher {
     /// # Errors
     /// The store fails; the next run tries again.
     pub async fn end(&self) -> Result<()> {
-        let due = self.table.version() / CHECKPOINT_EVERY > self.opened_at / CHECKPOINT_EVERY;
-        if due { self.table.checkpoint().await } else { Ok(()) }
+        self.table.checkpoint_since(self.opened_at, CHECKPOINT_EVERY).await
     }
 
     fn entry(&self, unit: &Unit) -> Result<Option<Entry>> {
@@ -365,18 +364,6 @@ pub(crate) async fn rows_of(table: &Table, files: &[LiveFile], wanted: &SchemaRe
         }
     }
     Ok(rows)
-}
-
-/// A file that was just added, as its table lists it.
-pub(crate) fn live(added: &AddedFile) -> LiveFile {
-    LiveFile {
-        path: added.path.clone(),
-        partition_values: added.partition_values.clone(),
-        size: added.size,
-        rows: Some(added.rows),
-        modified_ms: 0,
-        stats: Some(added.stats.clone()),
-    }
 }
 
 /// Whether both hold the same rows, bit for bit, in whatever order and files.

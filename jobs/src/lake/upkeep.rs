@@ -25,6 +25,14 @@ impl Table {
         deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| failed(Box::new(e)))
     }
 
+    /// The same, if a version at which one is due, every `every` versions, lies after `since`.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint`].
+    pub async fn checkpoint_since(&self, since: i64, every: i64) -> Result<()> {
+        if self.version() / every > since / every { self.checkpoint().await } else { Ok(()) }
+    }
+
     /// Removes log files before the newest checkpoint that has nothing to keep before it: a commit is
     /// kept if it was written at or after `older_than_ms` (ms since the epoch, by the store's clock)
     /// or if its version is `keep_from` or later. Returns how many files went.

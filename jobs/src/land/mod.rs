@@ -47,4 +47,4 @@ mod patience;
 pub mod reset;
 
 pub use options::{DataLoss, Start, StreamOptions};
-pub use stream::{PipelineReport, StreamReport, stream, stream_on, stream_tapped, stream_tapped_on};
+pub use stream::{PipelineReport, StreamReport, stream, stream_on};

@@ -68,20 +68,9 @@ pub struct StreamReport {
     pub error: Option<Error>,
 }
 
-/// Lands `pipelines` until `stop` is cancelled, or, in a bounded run, until they are caught up.
+/// Lands `pipelines` until `stop` is cancelled, or, in a bounded run, until they are caught up. Landed rows are
+/// handed to `taps`, which have their share of the memory budget.
 pub async fn stream(
-    settings: &Settings,
-    pipelines: &[Arc<Pipeline>],
-    options: &StreamOptions,
-    meters: &[Arc<Meter>],
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> StreamReport {
-    stream_tapped(settings, pipelines, options, meters, clock, stop, &Taps::default()).await
-}
-
-/// The same, and hands landed rows to `taps`, which have their share of the memory budget.
-pub async fn stream_tapped(
     settings: &Settings,
     pipelines: &[Arc<Pipeline>],
     options: &StreamOptions,
@@ -91,7 +80,7 @@ pub async fn stream_tapped(
     taps: &Taps,
 ) -> StreamReport {
     match Lake::open(&settings.lake) {
-        Ok(lake) => stream_tapped_on(&lake, settings, pipelines, options, meters, clock, stop, taps).await,
+        Ok(lake) => stream_on(&lake, settings, pipelines, options, meters, clock, stop, taps).await,
         Err(error) => {
             let reports = pipelines.iter().map(|p| (p.name.clone(), PipelineReport::default())).collect();
             StreamReport { pipelines: reports, stopped: stop.is_cancelled(), error: Some(error) }
@@ -101,21 +90,8 @@ pub async fn stream_tapped(
 
 /// The same on a lake that is open already, such as one behind a decorated store; the one in
 /// `settings` is not looked at.
-pub async fn stream_on(
-    lake: &Lake,
-    settings: &Settings,
-    pipelines: &[Arc<Pipeline>],
-    options: &StreamOptions,
-    meters: &[Arc<Meter>],
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> StreamReport {
-    stream_tapped_on(lake, settings, pipelines, options, meters, clock, stop, &Taps::default()).await
-}
-
-/// Both.
 #[expect(clippy::too_many_arguments, reason = "the parts of one run, named once")]
-pub async fn stream_tapped_on(
+pub async fn stream_on(
     lake: &Lake,
     settings: &Settings,
     pipelines: &[Arc<Pipeline>],

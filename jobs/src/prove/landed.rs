@@ -14,6 +14,7 @@ use crate::land::tables::{raw_name, rejects_name};
 use crate::project::settings::Pipeline;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Int32Type, Int64Type, Schema, SchemaRef};
+use deltaworks_core::commit_info::DateEntry;
 use deltaworks_core::place::{Offset, OffsetRange};
 use deltaworks_core::progress::{AppIds, TopicProgress};
 use deltaworks_core::proof::{Told, flaws};
@@ -114,7 +115,7 @@ fn check_offsets(check: &mut Checking, told: &ToldByAll, next: &BTreeMap<Partiti
 async fn check_rows(rows: &mut Checking, places: &mut Checking, raw: &Table, told: &ToldByAll) -> Result<Places> {
     let schema = raw.schema();
     let (mut sums, mut found): (BTreeMap<i32, RowSum>, Places) = (BTreeMap::new(), Places::new());
-    for_each_file(rows, raw, schema, |says| {
+    for_each_file(rows, raw, schema, |_, says| {
         for (date, sum) in &says.sums {
             sums.entry(*date).or_default().merge(*sum);
         }
@@ -122,11 +123,10 @@ async fn check_rows(rows: &mut Checking, places: &mut Checking, raw: &Table, tol
     })
     .await?;
     let epoch = jiff::civil::date(1970, 1, 1);
-    let days = |date: &Date| (*date - epoch).get_days();
-    let all: BTreeSet<i32> = told.dates.keys().map(days).chain(sums.keys().copied()).collect();
-    let of_day = |day: i32| told.dates.iter().find(|(date, _)| days(date) == day);
-    for day in all {
-        let (told, have) = (of_day(day), sums.get(&day).copied().unwrap_or_default());
+    let told: BTreeMap<i32, (&Date, &DateEntry)> =
+        told.dates.iter().map(|told| ((*told.0 - epoch).get_days(), told)).collect();
+    for day in told.keys().chain(sums.keys()).collect::<BTreeSet<_>>() {
+        let (told, have) = (told.get(day), sums.get(day).copied().unwrap_or_default());
         let date = told.map_or_else(|| format!("day {day}"), |(date, _)| date.to_string());
         rows.compared("dates", 1);
         rows.compared("rows", have.rows);
@@ -141,12 +141,7 @@ async fn rejected(places: &mut Checking, rejects: &Table) -> Result<Places> {
     let fields = rejects.schema().fields().iter().filter(|f| PLACE.contains(&f.name().as_str())).cloned();
     let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let mut found = Places::new();
-    let mut files = Vec::new();
-    // what cannot be read is told by `places` as well
-    let mut reading = Checking::new("places", rejects.name());
-    for_each_file(&mut reading, rejects, &schema, |says| files.push(says)).await?;
-    reading.end().examples.into_iter().filter(|e| e != "nothing was compared").for_each(|e| places.refute(e));
-    files.iter().for_each(|says| says.add_to(&mut found, places, rejects.name()));
+    for_each_file(places, rejects, &schema, |places, says| says.add_to(&mut found, places, rejects.name())).await?;
     Ok(found)
 }
 
@@ -155,7 +150,7 @@ async fn for_each_file(
     check: &mut Checking,
     table: &Table,
     schema: &SchemaRef,
-    mut take: impl FnMut(FileSays),
+    mut take: impl FnMut(&mut Checking, FileSays),
 ) -> Result<()> {
     let files = table.live_files().await?;
     let mut reads = futures::stream::iter(&files)
@@ -167,7 +162,7 @@ async fn for_each_file(
                 if let Some(rows) = file.rows {
                     check.equal(format!("rows of `{}`", file.path), says.rows, rows);
                 }
-                take(says);
+                take(check, says);
             }
             Err(error) if error.class == Class::InputLost => check.refute(error.message),
             Err(error) => return Err(error),

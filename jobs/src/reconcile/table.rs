@@ -6,7 +6,7 @@
 //! Invariants: T1 a unit's rows and its entries change in one commit; T2 equal entries mean equal rows, whoever
 //! rewrote the files; T3 nothing is retried blind.
 
-use crate::batch::{CHECKPOINT_EVERY, Run, batch_table, judge_grain, live, partition_of, rows_of};
+use crate::batch::{CHECKPOINT_EVERY, Run, batch_table, judge_grain, partition_of, rows_of};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
@@ -208,8 +208,7 @@ impl Served {
     /// # Errors
     /// The store fails; the next run tries again.
     pub async fn end(&self) -> Result<()> {
-        let due = self.table.version() / CHECKPOINT_EVERY > self.opened_at / CHECKPOINT_EVERY;
-        if due { self.table.checkpoint().await } else { Ok(()) }
+        self.table.checkpoint_since(self.opened_at, CHECKPOINT_EVERY).await
     }
 
     async fn live(&self) -> Result<&ByUnit> {
@@ -222,7 +221,7 @@ impl Served {
         let hours = units.entry(partition_of(unit)).or_default();
         for (hour, file) in adds {
             match file {
-                Some(file) => hours.insert(*hour, vec![live(file)]),
+                Some(file) => hours.insert(*hour, vec![LiveFile::from(file)]),
                 None => hours.remove(hour),
             };
         }
