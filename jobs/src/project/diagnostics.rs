@@ -132,6 +132,8 @@ impl Sink {
     }
 
     fn push(&mut self, place: Place, message: String, hint: Option<String>) {
+        // a name of the user's may hold a line break, and a message is one line
+        let message = message.replace('\n', "\\n");
         self.found.push(Diagnostic { file: self.file.clone(), place, message, hint });
     }
 
