@@ -71,6 +71,9 @@ pub enum Verb {
     Reconcile(Reconcile),
     /// Land what is there, compute what changed, serve it, prove it: a whole cron entry
     Run(Run),
+    /// What moved after it was shown, by how much, and which events did it
+    #[command(subcommand)]
+    Drift(Drift),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was
     Prove(Prove),
     /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look
@@ -302,6 +305,48 @@ pub struct Reconcile {
     /// Print the plan as JSON and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `drift`
+#[derive(Debug, Subcommand)]
+pub enum Drift {
+    /// Windows whose value moved, with their values after each step
+    Show {
+        /// Aggregate
+        aggregate: String,
+        /// Leave out windows that start before this instant (RFC 3339 with offset)
+        #[arg(long, value_name = "INSTANT")]
+        since: Option<Instant>,
+        /// Events that each step moved, summed by `key`, a key's name, `date` or `granularity`
+        #[arg(long, value_name = "WHAT")]
+        by: Option<String>,
+        /// At most this many rows
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Output format
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// The very events that moved one window of one key: place, time, reason
+    Explain {
+        /// Aggregate
+        aggregate: String,
+        /// Size of the window and an instant in it, e.g. 5m/2026-01-05T10:00:00Z
+        #[arg(value_parser = crate::verbs::drift::parse_window)]
+        window: (Granularity, Instant),
+        /// Values of all keys: NAME=VALUE, and NAME=NULL for null
+        #[arg(value_name = "KEY")]
+        keys: Vec<String>,
+        /// The change that led to this generation [default: the last]
+        #[arg(long)]
+        generation: Option<i64>,
+        /// At most this many events
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Output format
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
 }
 
 /// `run`

@@ -3,6 +3,7 @@
 mod batch;
 mod check;
 mod demo;
+pub mod drift;
 mod init;
 mod offsets;
 
@@ -46,6 +47,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb).await,
+        Verb::Drift(verb) => drift::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
         Verb::Offsets(verb) => offsets::run(global, verb).await,
         Verb::Query(verb) => query::run(global, verb).await,
@@ -53,7 +55,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Reset(verb) => reset::run(global, verb).await,
     };
     let asks = match &args.verb {
-        Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_) => true,
+        Verb::Drift(_) | Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_) => true,
         Verb::Tables(verb) => matches!(verb, Tables::Describe { .. } | Tables::History { .. }),
         Verb::Batch(verb) => verb.try_file.is_some(),
         _ => false,

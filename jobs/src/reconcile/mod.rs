@@ -29,7 +29,7 @@ mod rows;
 
 mod table;
 
-pub use drift::drift_name;
+pub use drift::{Event, ExplainOptions, Explained, ShowOptions, StepValues, drift_name, explain, show};
 pub use live::{Live, LiveReport, LiveStatus};
 pub use provisional::SpeedUse;
 pub use run::{DriftCounts, ReconcileOptions, ReconcileReport, UnitCounts, WindowCounts, plan_only, reconcile, run_on};

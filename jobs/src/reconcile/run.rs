@@ -272,7 +272,11 @@ pub async fn plan_only(settings: &Settings, options: &ReconcileOptions) -> Resul
     Ok(units)
 }
 
-async fn wanted(settings: &Settings, options: &ReconcileOptions) -> Result<Vec<Wanted>> {
+/// The aggregates that are asked for, judged.
+///
+/// # Errors
+/// [`Class::User`] if a name is unknown or an aggregate is wrong.
+pub(super) async fn wanted(settings: &Settings, options: &ReconcileOptions) -> Result<Vec<Wanted>> {
     let jobs = jobs_of(settings, &options.aggregates, options.parallel, Stage::Reconcile).await?;
     let of_job = jobs.into_iter().flat_map(|job| {
         let (pipeline, engine) = (job.pipeline, job.engine);

@@ -22,11 +22,6 @@ impl Gone {
         Ok(Self { file, kept })
     }
 
-    /// The file's name.
-    pub fn name(&self) -> String {
-        self.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    }
-
     /// Puts it back.
     pub fn put_back(self) -> Result<()> {
         std::fs::rename(&self.kept, &self.file).map_err(|e| failed(&self.file).because(e))

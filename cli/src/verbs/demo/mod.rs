@@ -14,7 +14,7 @@ use deltaworks_jobs::kafka::mock::Mock;
 use deltaworks_jobs::kafka::producer::{Outgoing, Producer};
 use deltaworks_jobs::land::inspect::{self, TableStatus};
 use deltaworks_jobs::project::settings::Settings;
-use deltaworks_jobs::prove::{ProveOptions, prove};
+use deltaworks_jobs::prove::{ProveOptions, ProveReport, Verdict, prove};
 use deltaworks_jobs::{Class, Error, Result, Stage, engine, project};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -46,92 +46,139 @@ pub async fn run(args: &Demo) -> Result<Ending> {
     mock.create_topic(TOPIC, PARTITIONS)?;
     let story = Story { dir: dir.clone(), brokers: mock.bootstrap() };
     let settings = story.settings()?;
-
-    say("A broker runs inside this process, and the lake is a folder. Events of traffic cameras go in:");
     let all: Vec<&[u8]> = EVENTS.as_bytes().split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
     let (late, events) = part_late(&all);
+    // every other one is late enough to miss the provisional values, the others come after the exact ones
+    let (soon, later): (Vec<_>, Vec<_>) = late.iter().enumerate().partition(|(n, _)| n % 2 == 0);
+    let [soon, later] = [soon, later].map(|late| late.into_iter().map(|(_, event)| *event).collect::<Vec<_>>());
     let producer = Producer::open(&settings.kafka, false)?;
+
+    say("A broker runs inside this process, and the lake is a folder. Cameras report passing vehicles:");
     let mut child = story.stream(&[])?;
     let killed_at = send_and_kill(&settings, &producer, &events, &mut child).await?;
-    for event in &events[killed_at..] {
-        send(&producer, event)?;
-    }
-    producer.flush(PATIENCE)?;
-    say(&format!("  the other {} events were sent while nobody was landing them", events.len() - killed_at));
-
-    say("The stream is started again, until it is caught up:");
+    send_all(&producer, &events[killed_at..])?;
+    send_all(&producer, &soon)?;
+    let first = story.until_caught_up()?;
+    say(&format!("  started again until it is caught up: {}", landed_of(&first)));
+    say("`reconcile` shows windows before they are complete; `batch` computes them exactly, late events included:");
+    let provisional = story.reconcile(&settings).await?;
+    let exact = (story.batch()?, story.reconcile(&settings).await?);
+    say(&format!("  then {} more events arrive, hours late; `stream`, `batch` and `reconcile` run again", later.len()));
+    send_all(&producer, &later)?;
     let second = story.until_caught_up()?;
-    say(&format!("  {}", counts(&second)));
-    say("Exact windows of 5 minutes, an hour and a day are computed:");
-    let exact = story.batch()?;
-    say(&format!("  {}", windows(&exact)));
-    let before = version(&settings).await?;
-
-    say(&format!(
-        "Now {} events arrive that are more than an hour late. They are landed, and batch runs again:",
-        late.len()
-    ));
-    for event in &late {
-        send(&producer, event)?;
-    }
-    producer.flush(PATIENCE)?;
-    say(&format!("  {}", counts(&story.until_caught_up()?)));
-    let restated = story.batch()?;
-    say(&format!("  {}", windows(&restated)));
-    say("Both once more, which must find nothing to do:");
-    let idle = (story.until_caught_up()?, story.batch()?);
-    say(&format!("  {}\n  {}", counts(&idle.0), windows(&idle.1)));
-    show(&settings, before).await?;
+    let restated = (story.batch()?, story.reconcile(&settings).await?);
+    let idle = (story.until_caught_up()?, story.batch()?, story.reconcile(&settings).await?);
+    let versions = [provisional.version, exact.1.version, restated.1.version];
+    follow(&settings, &story, versions).await?;
     let missing = offsets_not_once(&settings, all.len()).await?;
     let proof = prove_and_break(&settings, &dir).await?;
     next_commands(&dir);
     let result = json!({
         "sent": all.len(),
         "landed_twice_or_never": missing,
-        "second_run": counts(&second),
-        "units": { "first": units(&exact), "after_late_events": units(&restated), "once_more": units(&idle.1) },
-        "once_more": counts(&idle.0),
+        "landed": [counts(&first), counts(&second), counts(&idle.0)],
+        "units": [units(&exact.0), units(&restated.0), units(&idle.1)],
+        "windows": [provisional.windows, exact.1.windows, restated.1.windows, idle.2.windows],
+        "drift": { "moved": restated.1.moved, "unexplained": exact.1.unexplained + restated.1.unexplained },
         "prove": proof,
         "lake": dir.join("lake"),
     });
-    if missing > 0 {
-        let error = Error::new(Stage::Land, Class::Internal, format!("{missing} offsets are not there exactly once"));
-        return Ok(Ending::with(result).and_error(Some(error)));
-    }
-    if result["units"]["after_late_events"]["changed"] == 0 || result["units"]["once_more"]["computed"] != 0 {
-        let error = Error::new(Stage::Batch, Class::Internal, "late events changed nothing, or nothing changed twice");
-        return Ok(Ending::with(result).and_error(Some(error)));
-    }
-    if result["prove"] != json!({ "whole": 0, "file_gone": 3, "landed_twice": 2, "mended": 0 }) {
-        let error = Error::new(Stage::Prove, Class::Internal, "the proof did not find what was broken, or found more");
-        return Ok(Ending::with(result).and_error(Some(error)));
-    }
-    Ok(Ending::with(result))
+    let error = wrong(&result).map(|(stage, what)| Error::new(stage, Class::Internal, what));
+    Ok(Ending::with(result).and_error(error))
 }
 
-/// Proves what was landed, breaks it twice and proves again; how many checks were refuted each time.
+/// What is not as the story tells it.
+fn wrong(result: &Value) -> Option<(Stage, &'static str)> {
+    let count = |path: &str| result.pointer(path).and_then(Value::as_u64).unwrap_or(u64::MAX);
+    if count("/landed_twice_or_never") > 0 {
+        return Some((Stage::Land, "offsets are not there exactly once"));
+    }
+    if count("/units/1/changed") == 0 || count("/units/2/computed") != 0 {
+        return Some((Stage::Batch, "late events changed nothing, or nothing changed twice"));
+    }
+    let states = [count("/windows/0/provisional"), count("/windows/1/final"), count("/windows/2/restated")];
+    if states.contains(&0) || count("/drift/moved") == 0 || count("/drift/unexplained") != 0 {
+        return Some((
+            Stage::Reconcile,
+            "windows were not provisional, final and restated, or something is unexplained",
+        ));
+    }
+    let whole = count("/prove/whole") == 0 && count("/prove/mended") == 0;
+    if !whole || count("/prove/file_gone") < 3 || count("/prove/landed_twice") < 2 {
+        return Some((Stage::Prove, "the proof did not find what was broken, or found more"));
+    }
+    None
+}
+
+/// Follows one camera through one day: what was served of it each time, and which events moved it.
+async fn follow(settings: &Settings, story: &Story, [provisional, exact, restated]: [i64; 3]) -> Result<()> {
+    let chosen = "SELECT b.window_start, b.camera_id FROM drift.avg_speed a JOIN drift.avg_speed b \
+                  USING (granularity, window_start, camera_id) WHERE b.granularity = '1d' AND a.generation < b.generation \
+                  ORDER BY b.arrived['events'] - b.base['events'] DESC, 1, 2 LIMIT 1";
+    let chosen = first_row(settings, chosen).await?;
+    let text = |name: &str| chosen[name].as_str().unwrap_or_default().to_owned();
+    let (start, camera) = (text("window_start"), text("camera_id"));
+    say(&format!("\nOne day of {camera}, as anybody who reads `served.avg_speed` saw it:"));
+    let seen = |when: &str, version: i64| {
+        format!(
+            "SELECT '{when}' AS \"when\", state, avg_speed, vehicles, late, generation \
+             FROM served.avg_speed AS OF {version} \
+             WHERE granularity = '1d' AND window_start = TIMESTAMP '{start}' AND camera_id = '{camera}'"
+        )
+    };
+    let seen = [
+        seen("1 while events came in", provisional),
+        seen("2 after batch", exact),
+        seen("3 after more late events", restated),
+    ];
+    table(settings, &format!("SELECT * FROM ({}) ORDER BY 1", seen.join(" UNION ALL "))).await?;
+    say("\nWhy it moved: `drift explain` has its value after each step, and the events that made them:");
+    let explain = ["drift", "explain", "avg_speed", &format!("1d/{start}"), &format!("camera_id={camera}")];
+    say(story.output(&explain)?.trim_end());
+    Ok(())
+}
+
+/// Proves it all, breaks it twice and proves again; how many checks were refuted each time.
 async fn prove_and_break(settings: &Settings, dir: &Path) -> Result<Value> {
     let lake = dir.join("lake");
-    say("\nIs it all there, and once? `prove` reads it all again: the ledger, every row, and the broker:");
+    say("\nCan it be trusted? `prove` reads it all again: the ledger, every row, the broker, the windows:");
     let whole = proof(settings).await?;
+    super::prove::show(&whole)?;
     let gone = Gone::take(settings, &lake, PIPELINE).await?;
-    say(&format!("Now it is broken on purpose. The file {} is taken away:", gone.name()));
+    say("Then it is broken on purpose. A file of raw is taken away:");
     let file_gone = proof(settings).await?;
+    say_refuted(&file_gone);
     gone.put_back()?;
     let twice = Twice::land(settings, &lake, PIPELINE).await?;
     say(&format!("It is put back; but somebody appends {} rows by hand that are there already:", twice.rows));
     let landed_twice = proof(settings).await?;
+    say_refuted(&landed_twice);
     twice.take_back().await?;
-    say("These are taken out again, and the lake proves itself as before:");
     let mended = proof(settings).await?;
-    Ok(json!({ "whole": whole, "file_gone": file_gone, "landed_twice": landed_twice, "mended": mended }))
+    say(&format!("These are taken out again, and {} checks of {} are refuted.", mended.refuted, mended.checks.len()));
+    let refuted = [whole, file_gone, landed_twice, mended].map(|report| report.refuted);
+    Ok(json!({ "whole": refuted[0], "file_gone": refuted[1], "landed_twice": refuted[2], "mended": refuted[3] }))
 }
 
-async fn proof(settings: &Settings) -> Result<u64> {
-    let options = ProveOptions { names: vec![PIPELINE.to_owned()], offline: false };
-    let report = prove(settings, &options, &Clock::system()).await?;
-    super::prove::show(&report)?;
-    Ok(report.refuted)
+/// What a proof refutes, a line each.
+fn say_refuted(report: &ProveReport) {
+    for check in report.checks.iter().filter(|check| check.verdict == Verdict::Refuted) {
+        let example = check.examples.first().map_or("", String::as_str);
+        say(&format!("  {} of {} REFUTED: {example}", check.check, check.of));
+    }
+}
+
+async fn proof(settings: &Settings) -> Result<ProveReport> {
+    prove(settings, &ProveOptions::default(), &Clock::system()).await
+}
+
+/// What one `reconcile` did.
+struct Served {
+    /// Of the served table.
+    version: i64,
+    windows: Value,
+    moved: u64,
+    unexplained: u64,
 }
 
 struct Story {
@@ -183,15 +230,32 @@ impl Story {
         self.last_line("batch", self.start(&["batch"])?)
     }
 
+    /// Serves what there is.
+    async fn reconcile(&self, settings: &Settings) -> Result<Served> {
+        let line: Value =
+            serde_json::from_str(&self.last_line("reconcile", self.start(&["reconcile"])?)?).unwrap_or_default();
+        let count = |name: &str| line["drift"][name].as_u64().unwrap_or(u64::MAX);
+        let (moved, unexplained) = (count("moved"), count("unexplained"));
+        Ok(Served { version: version(settings).await?, windows: line["windows"].clone(), moved, unexplained })
+    }
+
+    /// What a verb prints.
+    fn output(&self, verb: &[&str]) -> Result<String> {
+        self.all_lines(verb[0], self.start(verb)?)
+    }
+
     fn last_line(&self, verb: &str, child: Child) -> Result<String> {
+        Ok(self.all_lines(verb, child)?.lines().last().unwrap_or_default().to_owned())
+    }
+
+    fn all_lines(&self, verb: &str, child: Child) -> Result<String> {
         let failed = |text: &str| {
             Error::new(Stage::Land, Class::Internal, format!("`{verb}` {text}"))
                 .hint(format!("its log is {}", self.dir.join(LOG).display()))
         };
         let ended = child.wait_with_output().map_err(|e| failed("is gone").because(e))?;
-        let text = String::from_utf8_lossy(&ended.stdout);
-        let line = text.lines().last().unwrap_or_default().to_owned();
-        if ended.status.success() { Ok(line) } else { Err(failed(&format!("ended with {}: {line}", ended.status))) }
+        let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+        if ended.status.success() { Ok(text) } else { Err(failed(&format!("ended with {}: {text}", ended.status))) }
     }
 }
 
@@ -239,6 +303,11 @@ async fn send_and_kill(settings: &Settings, producer: &Producer, events: &[&[u8]
     }
 }
 
+fn send_all(producer: &Producer, events: &[&[u8]]) -> Result<()> {
+    events.iter().try_for_each(|event| send(producer, event))?;
+    producer.flush(PATIENCE)
+}
+
 fn send(producer: &Producer, event: &[u8]) -> Result<()> {
     // the camera is the key where the line can be read: one camera's events stay in order
     let parsed: Option<Value> = serde_json::from_slice(event).ok();
@@ -255,51 +324,11 @@ async fn landed(settings: &Settings) -> Result<u64> {
     Ok(tables.iter().filter(|t| t.table.starts_with("raw.")).map(|t| t.rows).sum())
 }
 
-/// The version of the batch table.
+/// The version of the served table.
 async fn version(settings: &Settings) -> Result<i64> {
     let tables = tables(settings).await?;
-    let batch = tables.iter().find(|t| t.table == "batch.avg_speed");
-    batch.map(|t| t.version).ok_or_else(|| Error::new(Stage::Batch, Class::Internal, "batch made no table"))
-}
-
-async fn show(settings: &Settings, before: i64) -> Result<()> {
-    say("\nWhat late events did to the hours that were computed before them (the first 8):");
-    table(
-        settings,
-        &format!(
-            "SELECT after.window_start, after.camera_id, before.vehicles AS before, after.vehicles AS after, \
-             round(before.avg_speed, 2) AS speed_before, round(after.avg_speed, 2) AS speed_after, after.late, \
-             after.generation FROM batch.avg_speed after LEFT JOIN batch.avg_speed AS OF {before} before \
-             USING (granularity, window_start, camera_id) \
-             WHERE after.granularity = '1h' AND after.vehicles IS DISTINCT FROM before.vehicles \
-             ORDER BY after.window_start, after.camera_id LIMIT 8"
-        ),
-    )
-    .await?;
-    say("\nRows per event date; `late` came more than an hour behind its partition, `again` is an id seen before:");
-    table(
-        settings,
-        "SELECT event_date, count(*) AS rows, count(DISTINCT camera_id) AS cameras, \
-         count(*) FILTER (WHERE _behind_ms > 3600000) AS late, count(*) FILTER (WHERE _repeat) AS again \
-         FROM raw.camera_events GROUP BY event_date ORDER BY event_date",
-    )
-    .await?;
-    say("Rejects: nothing that broke the contract is lost, and each says why:");
-    table(
-        settings,
-        "SELECT reason, field, count(*) AS messages, min(detail) AS for_example \
-         FROM rejects.camera_events GROUP BY reason, field ORDER BY messages DESC, reason, field",
-    )
-    .await?;
-    say("Each offset exactly once, in raw or in rejects, although the stream was killed:");
-    table(
-        settings,
-        &format!(
-            "SELECT _partition, min(_offset) AS first, max(_offset) AS last, count(*) AS places, \
-             count(DISTINCT _offset) AS distinct_places FROM ({PLACES}) GROUP BY _partition ORDER BY _partition"
-        ),
-    )
-    .await
+    let served = tables.iter().find(|t| t.table == "served.avg_speed");
+    served.map(|t| t.version).ok_or_else(|| Error::new(Stage::Reconcile, Class::Internal, "nothing is served"))
 }
 
 const PLACES: &str = "SELECT _partition, _offset FROM raw.camera_events \
@@ -311,11 +340,16 @@ async fn offsets_not_once(settings: &Settings, sent: usize) -> Result<u64> {
         "SELECT coalesce(sum(abs(places - 1)), 0) + abs({sent} - count(*)) AS wrong \
          FROM (SELECT _partition, _offset, count(*) AS places FROM ({PLACES}) GROUP BY _partition, _offset)"
     );
-    let rows = engine::query(&settings.lake, &sql, settings.memory_bytes).await?;
+    Ok(first_row(settings, &sql).await?["wrong"].as_u64().unwrap_or(u64::MAX))
+}
+
+/// The first row of a query.
+async fn first_row(settings: &Settings, sql: &str) -> Result<Value> {
+    let rows = engine::query(&settings.lake, sql, settings.memory_bytes).await?;
     let mut json = Vec::new();
     engine::write(rows, engine::Format::Json, &mut json).await?;
-    let row: Value = serde_json::from_slice(&json).unwrap_or_default();
-    Ok(row["wrong"].as_u64().unwrap_or(u64::MAX))
+    let line = json.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(serde_json::from_slice(line).unwrap_or_default())
 }
 
 async fn table(settings: &Settings, sql: &str) -> Result<()> {
@@ -329,9 +363,9 @@ fn counts(line: &str) -> Value {
     json!({ "landed": pipeline["landed"], "rejected": pipeline["rejected"] })
 }
 
-fn windows(line: &str) -> Value {
-    let result: Value = serde_json::from_str(line).unwrap_or_default();
-    json!({ "units": result["units"], "rows": result["rows"], "late": result["late"], "duplicates": result["duplicates"] })
+fn landed_of(line: &str) -> String {
+    let counts = counts(line);
+    format!("{} landed, {} broke the contract and are in `rejects`", counts["landed"], counts["rejected"])
 }
 
 fn units(line: &str) -> Value {
@@ -344,8 +378,8 @@ fn next_commands(dir: &Path) {
     let call = format!("{program} --project {}", dir.display());
     say(&format!(
         "\nThe tables lie in {}; any Delta reader opens them. Try:\n  {call} status --offline\n  \
-         {call} rejects show camera_events\n  \
-         {call} query \"SELECT * FROM batch.avg_speed WHERE granularity = '1d' ORDER BY window_start, camera_id\"\n",
+         {call} rejects list camera_events\n  {call} drift show avg_speed --by camera_id\n  \
+         {call} query \"SELECT * FROM served.avg_speed WHERE granularity = '1d' ORDER BY window_start, camera_id\"\n",
         dir.join("lake").display()
     ));
 }

@@ -45,6 +45,8 @@ pub struct Definition {
     pub needed: Vec<String>,
     /// Columns of it that [`Self::landed`] reads.
     pub needed_landed: Vec<String>,
+    /// Columns of it that [`Self::places_of`] reads.
+    pub needed_keyed: Vec<String>,
     /// What it computes, in a text that only a change of meaning changes.
     pub canonical: String,
     /// Hash of that text, of lateness, zone, types and the content of lookups.
@@ -59,6 +61,8 @@ pub struct Definition {
     pub(super) eaten: (Eaten, Eaten),
     /// What it eats of rows that are just landed.
     pub(super) landed: Eaten,
+    /// Rows with their keys and places.
+    pub(super) keyed: Eaten,
     pub(super) halves: Halves,
     pub(super) above: Above,
     /// States as DataFusion knows them, and as they are kept.
@@ -149,8 +153,8 @@ async fn define(
         sink.error(places.start(), "the states of this SELECT cannot be kept in a Delta table");
         return None;
     };
-    let Built { eaten, landed, halves, above, needed, canonical, states } = built;
-    let [needed, needed_landed] = needed;
+    let Built { eaten, landed, keyed, halves, above, needed, canonical, states } = built;
+    let [needed, needed_landed, needed_keyed] = needed;
     let keeps =
         format!("{STATES_FORMAT} {DATAFUSION_VERSION}\n{canonical}\n{stored:?} {:?}\n{states}", file.zone.name());
     let cost = |(place, message, hint)| Diagnostic { file: file.path.clone(), place, message, hint: Some(hint) };
@@ -161,6 +165,7 @@ async fn define(
         zone: file.zone.clone(),
         needed,
         needed_landed,
+        needed_keyed,
         fingerprint: fingerprint(&canonical, &judged.columns, file, source, lookups),
         states_fingerprint: format!("{:032x}", xxh3_128(keeps.as_bytes())),
         columns: judged.columns,
@@ -170,6 +175,7 @@ async fn define(
         source_schema: Arc::clone(&source.schema),
         eaten,
         landed,
+        keyed,
         halves,
         above,
         states: (states, kept),
@@ -219,9 +225,10 @@ async fn trial(definition: &Definition) -> crate::error::Result<()> {
 struct Built {
     eaten: (Eaten, Eaten),
     landed: Eaten,
+    keyed: Eaten,
     halves: Halves,
     above: Above,
-    needed: [Vec<String>; 2],
+    needed: [Vec<String>; 3],
     canonical: String,
     states: SchemaRef,
 }
@@ -235,12 +242,13 @@ async fn build(
 ) -> deltalake::datafusion::common::Result<Built> {
     let eaten = (Eaten::new(typed, source, &pass, session)?, Eaten::new(typed, source, &stored, session)?);
     let landed = Eaten::landed(typed, source, &stored, session)?;
-    let needed = [eaten.0.needed(session)?, landed.needed(session)?];
+    let keyed = Eaten::keyed(typed, source)?;
+    let needed = [eaten.0.needed(session)?, landed.needed(session)?, keyed.needed(session)?];
     let none = Rows::new(Arc::clone(&source.schema), Vec::new());
     let (_, halves) = eaten.0.plan(session, none, Bucket::ALL).await?;
     let states = Arc::clone(&halves.states_schema);
     let (above, canonical) = (Above::new(typed)?, canonical::text(written)?);
-    Ok(Built { eaten, landed, halves, above, needed, canonical, states })
+    Ok(Built { eaten, landed, keyed, halves, above, needed, canonical, states })
 }
 
 /// What makes the results of two definitions differ.

@@ -163,6 +163,25 @@ impl Eaten {
         Ok(Self { plan, calls: named, groups, pipeline: source.name.clone() })
     }
 
+    /// A plan like that of [`Self::new`], of which no aggregation is made: rows that pass WHERE and joins, with their
+    /// keys and their places.
+    pub(super) fn keyed(parts: &Parts, source: &Source) -> Result<Self> {
+        let input = lookups_kept(parts.aggregation.input.as_ref())?;
+        let Some(qualifier) = pipeline_qualifier(&input, &source.name) else {
+            return internal_err!("the pipeline is not under the aggregation");
+        };
+        let mut columns = Columns { schema: input.schema().as_ref().clone(), exprs: Vec::new() };
+        for (n, key) in parts.aggregation.group_expr.iter().enumerate() {
+            let key = columns.plain(key.clone().unalias_nested().data)?;
+            columns.exprs.push(key.alias(key_column(n)));
+        }
+        let raw = |name: &str| Expr::Column(Column::new(Some(qualifier.clone()), name)).alias(name);
+        columns.exprs.extend(PLACE.map(raw));
+        let groups = parts.aggregation.group_expr.len();
+        let plan = LogicalPlanBuilder::from(input).project(columns.exprs)?.build()?;
+        Ok(Self { plan, calls: Vec::new(), groups: groups + 1, pipeline: source.name.clone() })
+    }
+
     /// Names of the pipeline's columns that are read.
     pub(super) fn needed(&self, session: &Session) -> Result<Vec<String>> {
         let optimized = session.state.optimize(&self.plan)?;

@@ -26,6 +26,7 @@ mod definition;
 mod finish;
 mod grouping;
 mod halves;
+mod keyed;
 mod known;
 mod landed;
 mod lookups;

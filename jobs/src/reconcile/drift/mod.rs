@@ -12,12 +12,22 @@
 //!
 //! Invariant F1: drift is committed before what it explains is served, so a crash between both repeats it.
 
-mod definitions;
-mod rows;
-mod steps;
-mod table;
+// in flow order
 mod windows;
 
+mod definitions;
+mod steps;
+
+mod rows;
+
+mod table;
+
+// beside the flow
+mod explain;
+mod show;
+
+pub use explain::{Event, ExplainOptions, Explained, StepValues, explain};
+pub use show::{ShowOptions, show};
 pub(super) use table::Put;
 pub use table::drift_name;
 pub(super) use windows::Subject;

@@ -56,6 +56,8 @@ pub(super) struct Looked {
     pub is_new: bool,
     /// The pin under which it first was.
     pub first_pin: Fingerprint,
+    /// The pin that was served before; none where nothing was.
+    pub served_pin: Option<Fingerprint>,
 }
 
 /// The rows of one unit, and how much it moved.
@@ -96,6 +98,7 @@ impl Columns {
         fields.push(Field::new("generation", DataType::Int64, false));
         fields.push(Field::new("pin", DataType::Utf8, false));
         fields.push(Field::new("first_pin", DataType::Utf8, false));
+        fields.push(Field::new("served_pin", DataType::Utf8, true));
         fields.extend(STEPS.map(|step| Field::new(step, self.step(), true)));
         fields.push(Field::new("unexplained", DataType::Int64, false));
         Arc::new(Schema::new(fields))
@@ -175,7 +178,8 @@ impl Columns {
         let first = self.first_rows(&keys, sources())?;
         let starts = column(&first, "window_start")?.as_primitive::<TimestampMicrosecondType>().clone();
         let moving = self.places(&self.values);
-        let (mut kept, mut unexplained, mut first_pins) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut kept, mut unexplained) = (Vec::new(), Vec::new());
+        let (mut first_pins, mut served_pins) = (Vec::new(), Vec::new());
         let mut before: Vec<Option<u32>> = Vec::with_capacity(keys.len());
         let mut moved = Moved::default();
         for (n, key) in keys.iter().enumerate() {
@@ -195,6 +199,7 @@ impl Columns {
                 kept.push(n);
                 unexplained.push(i64::try_from(open).unwrap_or(i64::MAX));
                 first_pins.push(looked.first_pin.to_string());
+                served_pins.push(looked.served_pin.map(|pin| pin.to_string()));
             }
         }
         moved.size = self.size(&keys, windows, &starts, (base, served), &batch)?;
@@ -210,6 +215,7 @@ impl Columns {
                 "generation" => Arc::new(Int64Array::from(vec![generation; keys.len()])),
                 "pin" => Arc::new(StringArray::new_repeated(pin.to_string(), keys.len())),
                 "first_pin" => Arc::new(StringArray::from(first_pins.clone())),
+                "served_pin" => Arc::new(StringArray::from(served_pins.clone())),
                 "unexplained" => Arc::new(Int64Array::from(unexplained.clone())),
                 // a key may be called as a step is only in tables that are older than its name is taken
                 name => match steps.get(name) {

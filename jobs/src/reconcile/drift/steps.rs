@@ -7,13 +7,14 @@
 //! Invariants: S1 a date has as many rows in the pin as the pin says, or nothing is said of its windows; S2 rows
 //! outside the windows that are asked about go nowhere.
 
+use super::super::gather::out;
 use crate::batch::{
     DateFiles, DateIds, IdScan, Input, Numbered, broke_down, contained, event_times, in_background, meter::Meter,
     named, primitive, send, stream,
 };
 use crate::engine::aggregate::{Batches, Bucket, Definition, Life, States, Take, is_out_of_memory};
 use crate::error::{Class as ErrorClass, Error, Result, Stage};
-use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use deltaworks_core::drift::{Class, Row};
@@ -39,7 +40,7 @@ const BUCKETS: [NonZeroU32; 4] = [
 ];
 
 /// The columns of a place, and what else decides the step of a row.
-const COLUMNS: [&str; 6] = ["_topic", "_partition", "_offset", "_fill", "_behind_ms", "_repeat"];
+pub(super) const COLUMNS: [&str; 6] = ["_topic", "_partition", "_offset", "_fill", "_behind_ms", "_repeat"];
 
 /// Rows of results, by granularity.
 pub(super) type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
@@ -257,10 +258,8 @@ enum Read {
 /// Reads the dates of the windows.
 struct Reader {
     input: Input,
-    pins: Pins,
-    windows: Vec<Window>,
+    judge: Judge,
     wanted: SchemaRef,
-    lateness_ms: i64,
     parallel: usize,
     memory_bytes: usize,
 }
@@ -273,34 +272,17 @@ impl Reader {
         let needed = definition.needed.iter().chain(before.iter().flat_map(|b| &b.needed)).map(String::as_str);
         let event_time = input.source.event_time.first().map(String::as_str);
         let wanted = named(&input.source.schema, needed.chain(event_time).chain(COLUMNS));
-        Self {
-            lateness_ms: input.source.lateness_ms,
-            input,
+        let judge = Judge {
             pins: (*pins).clone(),
             windows: windows.clone(),
-            wanted,
-            parallel: question.parallel,
-            memory_bytes: question.memory_bytes,
-        }
-    }
-
-    /// The dates whose values are read.
-    fn dates(&self) -> Result<BTreeSet<Date>> {
-        let mut dates = BTreeSet::new();
-        for window in &self.windows {
-            let mut date = window.start.utc_date().map_err(super::super::gather::out)?;
-            let last = Instant(window.end.0 - 1).utc_date().map_err(super::super::gather::out)?;
-            while date <= last {
-                dates.insert(date);
-                let Ok(next) = date.tomorrow() else { break };
-                date = next;
-            }
-        }
-        Ok(dates)
+            event_time: input.source.event_time.clone(),
+            lateness_ms: input.source.lateness_ms,
+        };
+        Self { input, judge, wanted, parallel: question.parallel, memory_bytes: question.memory_bytes }
     }
 
     async fn read(self, outlets: Outlets, whole: Arc<AtomicBool>) -> Result<Read> {
-        let dates = self.dates()?;
+        let dates = dates_of(&self.judge.windows)?;
         let rows_of = |date: &Date| self.input.dates.get(date).map_or(0, |files| files.rows);
         let days_before: BTreeSet<Date> =
             dates.iter().filter_map(|d| d.yesterday().ok()).filter(|_| self.input.has_ids()).collect();
@@ -313,7 +295,7 @@ impl Reader {
             let files = self.input.dates.get(&date);
             let ids = scan.date(&self.input, date, files, self.parallel, &meter).await?;
             let inside = files.map_or(0, |files| files.rows) - ids.outside.count();
-            if inside != self.pins.taken.rows_of(date) {
+            if inside != self.judge.pins.taken.rows_of(date) {
                 // streams end as if all were well: what they hold is not used
                 whole.store(true, Relaxed);
                 return Ok(Read::Gone(date));
@@ -348,30 +330,15 @@ impl Reader {
     }
 
     fn sort(&self, Numbered { first, batch }: &Numbered, ids: &DateIds) -> Result<Sorted> {
-        let at = event_times(batch, &self.input.source.event_time)?;
-        let (fills, behind) = (primitive::<Int64Type>(batch, "_fill")?, primitive::<Int64Type>(batch, "_behind_ms")?);
-        let repeats = batch.column_by_name("_repeat").and_then(|c| c.as_any().downcast_ref::<BooleanArray>());
-        let (in_first, in_served) = (contained(&self.pins.first, batch)?, contained(&self.pins.served, batch)?);
+        let none = || vec![false; batch.num_rows()];
         let mut classes: BTreeMap<Class, Vec<bool>> = BTreeMap::new();
-        let (mut counted, mut duplicates) = (vec![false; batch.num_rows()], vec![false; batch.num_rows()]);
-        for (row, number) in (0..batch.num_rows()).zip(*first..) {
-            if ids.outside.contains(number) || !is_in(&self.windows, Instant(at.value(row))) {
-                continue;
+        let (mut counted, mut duplicates) = (none(), none());
+        for (row, judged) in self.judge.rows(*first, batch, ids)?.into_iter().enumerate() {
+            let Some(Judged { class, is_copy }) = judged else { continue };
+            mark(if is_copy { &mut duplicates } else { &mut counted }, row);
+            if let Some(class) = class {
+                mark(classes.entry(class).or_insert_with(none), row);
             }
-            let copy = ids.duplicates.contains(number);
-            let verdict = if copy { &mut duplicates } else { &mut counted };
-            mark(verdict, row);
-            if repeats.is_some_and(|repeats| repeats.is_valid(row) && repeats.value(row)) {
-                continue;
-            }
-            let flag = |flags: &[bool]| flags.get(row).copied().unwrap_or(false);
-            let facts = Row {
-                in_first: flag(&in_first),
-                in_served: flag(&in_served),
-                is_fill: fills.is_valid(row),
-                is_late: behind.is_valid(row) && behind.value(row) > self.lateness_ms,
-            };
-            mark(classes.entry(facts.class()).or_insert_with(|| vec![false; batch.num_rows()]), row);
         }
         let take = |mask: Vec<bool>| {
             filter_record_batch(batch, &BooleanArray::from(mask))
@@ -392,6 +359,69 @@ struct Sorted {
 fn mark(mask: &mut [bool], row: usize) {
     if let Some(flag) = mask.get_mut(row) {
         *flag = true;
+    }
+}
+
+/// The event dates that hold the events of windows.
+pub(super) fn dates_of(windows: &[Window]) -> Result<BTreeSet<Date>> {
+    let mut dates = BTreeSet::new();
+    for window in windows {
+        let mut date = window.start.utc_date().map_err(out)?;
+        let last = Instant(window.end.0 - 1).utc_date().map_err(out)?;
+        while date <= last {
+            dates.insert(date);
+            let Ok(next) = date.tomorrow() else { break };
+            date = next;
+        }
+    }
+    Ok(dates)
+}
+
+/// What decides about rows.
+#[derive(Debug)]
+pub(super) struct Judge {
+    pub pins: Pins,
+    /// Ascending, and apart.
+    pub windows: Vec<Window>,
+    pub event_time: Vec<String>,
+    pub lateness_ms: i64,
+}
+
+/// What a row in the pin and in the windows is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged {
+    /// The step that it belongs to; `None` if landing took it for a repeat.
+    pub class: Option<Class>,
+    /// Whether batch leaves it out as a copy.
+    pub is_copy: bool,
+}
+
+impl Judge {
+    /// Judges the rows of a batch; `first` is the number of the first. `None`: outside of pin or windows.
+    ///
+    /// # Errors
+    /// A column is not there, which is a bug.
+    pub fn rows(&self, first: u32, batch: &RecordBatch, ids: &DateIds) -> Result<Vec<Option<Judged>>> {
+        let at = event_times(batch, &self.event_time)?;
+        let (fills, behind) = (primitive::<Int64Type>(batch, "_fill")?, primitive::<Int64Type>(batch, "_behind_ms")?);
+        let repeats = batch.column_by_name("_repeat").and_then(|c| c.as_boolean_opt());
+        let (in_first, in_served) = (contained(&self.pins.first, batch)?, contained(&self.pins.served, batch)?);
+        let flag = |flags: &[bool], row: usize| flags.get(row).copied().unwrap_or(false);
+        let judge = |(row, number): (usize, u32)| {
+            if ids.outside.contains(number) || !is_in(&self.windows, Instant(at.value(row))) {
+                return None;
+            }
+            let facts = Row {
+                in_first: flag(&in_first, row),
+                in_served: flag(&in_served, row),
+                is_fill: fills.is_valid(row),
+                is_late: behind.is_valid(row) && behind.value(row) > self.lateness_ms,
+            };
+            let is_repeat = repeats.is_some_and(|repeats| repeats.is_valid(row) && repeats.value(row));
+            let is_copy = ids.duplicates.contains(number);
+            Some(Judged { class: (!is_repeat).then(|| facts.class()), is_copy })
+        };
+        Ok((0..batch.num_rows()).zip(first..).map(judge).collect())
     }
 }
 

@@ -93,7 +93,8 @@ impl Subject<'_> {
             let first = usable(&first_pin).unwrap_or(taken);
             let served = if is_new { taken } else { served };
             let pins = Pins { first: Arc::clone(first), served: Arc::clone(served), taken: Arc::clone(taken) };
-            looks.windows.insert(window.start, Looked { is_new, first_pin });
+            let served_pin = self.served.map(|served| served.pin).filter(|_| !is_new);
+            looks.windows.insert(window.start, Looked { is_new, first_pin, served_pin });
             match looks.by_pins.iter_mut().find(|(have, _)| have.are_like(&pins)) {
                 Some((_, windows)) => windows.push(window),
                 None => looks.by_pins.push((pins, vec![window])),
