@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 29] = [
+    let verbs: [&[&str]; 32] = [
         &[],
         &["init"],
         &["check"],
@@ -38,6 +38,9 @@ fn help_of_every_verb() {
         &["tables", "checkpoint"],
         &["tables", "describe"],
         &["tables", "history"],
+        &["drift"],
+        &["drift", "show"],
+        &["drift", "explain"],
         &["rejects"],
         &["rejects", "list"],
         &["rejects", "show"],
@@ -71,6 +74,7 @@ fn no_verb_is_without_a_snapshot() {
         "speed",
         "reconcile",
         "run",
+        "drift",
         "prove",
         "tables",
         "rejects",

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod drift;
+mod explain;
 mod kit;
 mod live;
 mod model;
