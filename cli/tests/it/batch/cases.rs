@@ -1,4 +1,5 @@
-//! The golden cases by batch alone: over what partitions, in what commits and in how many runs must not matter.
+//! The golden cases as batch publishes them: over what partitions, in what commits and in how many runs must not matter.
+//! What is served of them is in `crate::cases`.
 
 use crate::harness::cases::{Cases, Setup};
 
@@ -8,11 +9,6 @@ struct Way {
     commit: &'static str,
     /// Whether each step is landed and computed before the next is sent.
     apart: bool,
-}
-
-#[test]
-fn a_commit_for_each_step() {
-    run(&Way { partitions: 1, commit: "{}", apart: true });
 }
 
 #[test]
