@@ -48,7 +48,7 @@ services-stop: ## stop what services-start started
 # they leave, per landed table, NAME.jsonl (what was produced) and NAME.raw and NAME.rejects (the tables' URLs), and
 # NAME.windows (where batch tables are, and up to when they are complete). E2E_PYTHON has these readers, for the test in
 # which they look on while a table changes.
-# DELTAWORKS_SOAK_SECONDS (60) is how long each kill loop goes on.
+# DELTAWORKS_SOAK_SECONDS (60) is how long each kill loop goes on, DELTAWORKS_WATCH_SECONDS (40) how long readers look on.
 e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO, then three other readers; needs python3 too
 	eval "$$($(services) env)"; \
 	export E2E_TRUTH="$(abspath $(target))/e2e-truth"; \

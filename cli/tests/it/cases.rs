@@ -11,7 +11,7 @@ use crate::harness::cases::{Cases, Setup};
 use seen::Seen;
 
 /// Reconciles that a stream does by itself.
-const IN_STREAM: &str = "served: { every: 100ms }\n";
+const IN_STREAM: &str = "served: { every: 500ms }\n";
 /// The steps of landing, of speed beside it and of reconcile within it.
 const LANDING: [(&str, u64); 12] = [
     ("before_write", 2),
@@ -58,12 +58,19 @@ fn by_batch_alone() {
     cases.project.run(&["reconcile", "--skip-exit-code"]).expect(99);
 }
 
-/// The stream reconciles by itself.
+/// One of two streams dies between a raw commit and its speed commits, while the other goes on. Both reconcile.
 #[test]
-fn by_stream_and_then_batch() {
+fn by_two_streams_and_then_batch() {
     let mut cases = Cases::begin(&Setup { partitions: 3, commit: "{rows: 7}", speed: true, top: IN_STREAM });
     cases.send_all();
+    let mut other = cases.project.start(&["stream", "--partitions", "2"]);
+    other.wait_for("landing begins");
+    cases.killed("after_raw_commit", 6, &["stream", "--until-caught-up", "--partitions", "0-1"]);
+    cases.project.run(&["stream", "--until-caught-up", "--partitions", "0-1"]).expect(0);
+    other.signal("TERM");
+    other.wait().expect(143);
     cases.land();
+    cases.verify_landed();
     cases.verify_provisional();
     finish(&cases, &mut Seen::default());
 }
