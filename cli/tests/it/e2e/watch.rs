@@ -130,7 +130,8 @@ impl Traffic {
         }
         sender.settle();
         let traffic = Self { movable, from_ms, begun: Instant::now(), turn: 0 };
-        (traffic, first_ms + SETTLED * 5 * MINUTE_MS)
+        // their day, too: nothing else is near
+        (traffic, first_ms + 25 * HOUR_MS)
     }
 
     /// A few events on time, a late one now and then, and copies that move two counts.
