@@ -46,11 +46,13 @@ services-stop: ## stop what services-start started
 
 # Tests that need a broker and a store are #[ignore]d, so that `make test` needs neither. E2E_TRUTH is the folder where
 # they leave, per landed table, NAME.jsonl (what was produced) and NAME.raw and NAME.rejects (the tables' URLs), and
-# NAME.windows (where batch tables are, and up to when they are complete).
-# DELTAWORKS_SOAK_SECONDS (60) is how long each kill loop goes on.
+# NAME.windows (where batch tables are, and up to when they are complete). E2E_PYTHON has these readers, for the test in
+# which they look on while a table changes.
+# DELTAWORKS_SOAK_SECONDS (60) is how long each kill loop goes on, DELTAWORKS_WATCH_SECONDS (40) how long readers look on.
 e2e: build services-start $(venv)/complete ## end to end on real Kafka and MinIO, then three other readers; needs python3 too
 	eval "$$($(services) env)"; \
 	export E2E_TRUTH="$(abspath $(target))/e2e-truth"; \
+	export E2E_PYTHON="$(abspath $(venv))/bin/python"; \
 	export DELTAWORKS_E2E_S3="s3://$$DELTAWORKS_S3_BUCKET/conformance"; \
 	rm -rf "$$E2E_TRUTH"; mkdir -p "$$E2E_TRUTH"; \
 	$(venv)/bin/python fixtures/cases/expected.py; \

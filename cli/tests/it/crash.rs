@@ -1,9 +1,13 @@
-//! Killed at every step of a commit, and started again.
+//! Killed at every step of a commit of landing, and started again; and whether there is a kill for every step of all
+//! stages.
 
 use crate::harness::{
     Event, Feed, MockBroker, Project, Rng,
     project::{CATCH_UP, Knobs, TOPIC},
 };
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 const PARTITIONS: i32 = 4;
 
@@ -38,4 +42,31 @@ killed_at! {
     before_group_commit: "before_group_commit", 1 of 80 with 20 % bad, 2 of 91 with 100 % bad, 5 of 99 with 5 % bad;
     at_checkpoint: "at_checkpoint", 1 of 260 with 10 % bad, 1 of 301 with 30 % bad, 1 of 275 with 0 % bad;
     after_checkpoint: "after_checkpoint", 1 of 262 with 20 % bad, 1 of 290 with 0 % bad, 1 of 255 with 40 % bad;
+}
+
+/// A step that nobody is killed at is found here, of whatever stage.
+#[test]
+fn every_fault_point_is_named_in_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (product, tests) = (sources(&root.join("../jobs/src")), sources(&root.join("tests/it")));
+    let points: BTreeSet<&str> =
+        product.split("faults::point(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(points.len() > 20, "{points:?}");
+    let is_named = |point: &&str| ["\"", "="].iter().any(|end| tests.contains(&format!("\"{point}{end}")));
+    let unnamed: Vec<_> = points.into_iter().filter(|point| !is_named(point)).collect();
+    assert!(unnamed.is_empty(), "no test kills a process at {unnamed:?}");
+}
+
+/// All of Rust below a folder.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            text.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+    text
 }

@@ -9,6 +9,7 @@
 mod harness;
 
 mod batch;
+mod cases;
 mod commands;
 mod contracts;
 mod crash;

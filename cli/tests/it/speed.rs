@@ -44,13 +44,13 @@ struct Story {
 
 impl Story {
     fn begin(seed: u64) -> Self {
+        Self::committing(seed, "{every: 5s, rows: 30}")
+    }
+
+    fn committing(seed: u64, commit: &'static str) -> Self {
         let broker = MockBroker::start(TOPIC, PARTITIONS);
-        let knobs = Knobs {
-            commit: "{every: 5s, rows: 30}",
-            pipeline: vec!["lateness: 1h"],
-            top: vec!["aggregates: [totals.sql]"],
-            ..Knobs::default()
-        };
+        let knobs =
+            Knobs { commit, pipeline: vec!["lateness: 1h"], top: vec!["aggregates: [totals.sql]"], ..Knobs::default() };
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("totals.sql"), AGGREGATE).unwrap();
         let lake = Lake::folder(&dir.path().join("lake"));
@@ -120,8 +120,7 @@ fn states_follow_raw_and_may_be_dropped() {
 }
 
 /// Kills a run at the `nth` time that it comes to `point`, after a first run that ended well.
-fn killed_at(point: &str, nth: u64, seed: u64, verb: &[&str]) {
-    let mut story = Story::begin(seed);
+fn killed_at(point: &str, nth: u64, mut story: Story, verb: &[&str]) {
     if verb[0] == "stream" {
         story.send(40);
         story.project.catch_up().expect(0);
@@ -140,27 +139,33 @@ fn killed_at(point: &str, nth: u64, seed: u64, verb: &[&str]) {
 
 #[test]
 fn killed_between_raw_and_speed() {
-    killed_at("after_raw_commit", 2, 2, &CATCH_UP);
+    killed_at("after_raw_commit", 2, Story::begin(2), &CATCH_UP);
 }
 
 #[test]
 fn killed_before_a_speed_commit() {
-    killed_at("before_speed_commit", 2, 3, &CATCH_UP);
+    killed_at("before_speed_commit", 2, Story::begin(3), &CATCH_UP);
 }
 
 #[test]
 fn killed_after_a_speed_commit() {
-    killed_at("after_speed_commit", 2, 4, &CATCH_UP);
+    killed_at("after_speed_commit", 2, Story::begin(4), &CATCH_UP);
+}
+
+/// States of a date are merged once it has many files.
+#[test]
+fn killed_before_states_are_merged() {
+    killed_at("before_speed_merge", 1, Story::committing(9, "{every: 5s, rows: 2}"), &CATCH_UP);
 }
 
 #[test]
 fn killed_before_a_rebuild_is_there() {
-    killed_at("before_speed_catch_up", 1, 5, &["speed", "rebuild"]);
+    killed_at("before_speed_catch_up", 1, Story::begin(5), &["speed", "rebuild"]);
 }
 
 #[test]
 fn killed_after_a_rebuild() {
-    killed_at("after_speed_catch_up", 1, 6, &["speed", "catch-up"]);
+    killed_at("after_speed_catch_up", 1, Story::begin(6), &["speed", "catch-up"]);
 }
 
 #[test]

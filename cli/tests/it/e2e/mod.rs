@@ -16,4 +16,5 @@ mod rebalance;
 mod secrets;
 mod starts;
 mod transactions;
+mod watch;
 mod windows;

@@ -40,6 +40,8 @@ pub struct World {
     pipeline: BTreeMap<&'static str, String>,
     kafka: BTreeMap<&'static str, String>,
     aggregates: Vec<&'static str>,
+    /// How often `stream` reconciles, if it does.
+    served_every: Option<&'static str>,
     runs: AtomicU32,
     #[expect(dead_code, reason = "held")]
     claim: Claim,
@@ -81,6 +83,7 @@ impl World {
                 ("topic.metadata.refresh.interval.ms", "2000".to_owned()),
             ]),
             aggregates: Vec::new(),
+            served_every: None,
             runs: AtomicU32::new(0),
             topic,
             claim,
@@ -113,6 +116,13 @@ impl World {
         self
     }
 
+    /// Lets `stream` reconcile by itself, as often as this.
+    pub fn served_every(mut self, every: &'static str) -> Self {
+        self.served_every = Some(every);
+        self.write_project();
+        self
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -125,12 +135,13 @@ impl World {
             "version: 1\nlake: {lake}\nstorage:\n  aws_access_key_id: ${{AWS_ACCESS_KEY_ID}}\n  \
              aws_secret_access_key: ${{AWS_SECRET_ACCESS_KEY}}\n  aws_region: ${{AWS_REGION:-}}\n  \
              aws_endpoint: ${{AWS_ENDPOINT_URL}}\n  aws_allow_http: ${{AWS_ALLOW_HTTP:-}}\n\
-             kafka:\n{kafka}\
+             {served}kafka:\n{kafka}\
              pipelines:\n  {PIPELINE}:\n    topic: {topic}\n    group: {group}\n    \
              contract: schemas/traffic/camera_event.odcs.yaml\n{pipeline}aggregates: [{aggregates}]\n",
             aggregates =
                 self.aggregates.iter().map(|name| format!("sql/traffic/{name}.sql")).collect::<Vec<_>>().join(", "),
             lake = self.lake,
+            served = self.served_every.map(|every| format!("served: {{ every: {every} }}\n")).unwrap_or_default(),
             kafka = block(&self.kafka, "  "),
             topic = self.topic,
             group = self.group,

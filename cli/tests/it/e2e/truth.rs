@@ -119,6 +119,20 @@ impl Sender {
 
     /// Goes on sending bursts while `body` runs; then waits for all deliveries.
     pub fn while_sending<R>(&mut self, burst: usize, pause: Duration, body: impl FnOnce() -> R) -> R {
+        let send = |sender: &mut Self| {
+            let count = 1 + sender.random.below(2 * burst as u64);
+            sender.send(usize::try_from(count).unwrap());
+        };
+        self.while_doing(pause, send, body)
+    }
+
+    /// Goes on with `send` while `body` runs; then waits for all deliveries.
+    pub fn while_doing<R>(
+        &mut self,
+        pause: Duration,
+        mut send: impl FnMut(&mut Self) + Send,
+        body: impl FnOnce() -> R,
+    ) -> R {
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -129,8 +143,7 @@ impl Sender {
         let outcome = thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Relaxed) {
-                    let count = 1 + self.random.below(2 * burst as u64);
-                    self.send(usize::try_from(count).unwrap());
+                    send(self);
                     self.producer.poll(Duration::ZERO).unwrap();
                     thread::sleep(pause);
                 }

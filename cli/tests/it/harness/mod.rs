@@ -9,6 +9,7 @@
 //! as well.
 
 pub mod broker;
+pub mod cases;
 pub mod child;
 pub mod events;
 pub mod lake;
