@@ -76,8 +76,8 @@ $(airflow_venv)/complete: fixtures/e2e/airflow/requirements.txt
 	$(airflow_venv)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# BENCH_ONLY=landing or batch runs one part.
-bench: services-start $(venv)/complete ## speed and memory against a plain loop, DuckDB and Polars (release build)
+# BENCH_ONLY=landing, batch, speed, reconcile or visible runs one part; DELTAWORKS_BINARY measures another build.
+bench: services-start $(venv)/complete ## speed and memory against a plain loop, DuckDB and Polars; what serving costs and how soon (release build)
 	eval "$$($(services) env)"; export BENCH_PYTHON="$(abspath $(venv))/bin/python"; cargo bench --workspace --bench speed
 
 # Built as `bench` builds it: another selection would give dependencies other features.
