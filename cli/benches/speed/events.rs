@@ -3,8 +3,9 @@
 use std::io::{BufWriter, Write};
 use std::process::{Command, Stdio};
 
-const CAMERAS: u64 = 1_000;
-/// ms.
+/// Cameras that there are.
+pub const CAMERAS: u64 = 1_000;
+/// A day, ms.
 pub const DAY_MS: u64 = 86_400_000;
 /// 2026-01-05, in ms since the epoch.
 pub const START_MS: u64 = 1_767_571_200_000;

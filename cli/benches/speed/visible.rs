@@ -10,7 +10,7 @@
 //! which the watcher had read those rows, less the event's Kafka time, which is when it was handed to the producer.
 //! Raw tells how many events have which Kafka time, to the ms; so the figures are those of all events, not of some.
 
-use super::events::{event, mix};
+use super::events::{CAMERAS, event, mix};
 use super::measure::{deltaworks_in, measure, number, result_of, term};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -21,6 +21,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+type Sending = ThreadedProducer<DefaultProducerContext>;
 
 const PARTITIONS: usize = 4;
 /// ms.
@@ -55,6 +57,7 @@ pub fn run(brokers: &str) -> Value {
     };
     let bench = Bench { brokers: brokers.to_owned(), topic, lake, folder: folder.clone() };
     measure(&mut bench.command(&["topics", "create", "seen", "--partitions", &PARTITIONS.to_string()]));
+    bench.send_history(number("BENCH_VISIBLE_HOURS", 0));
     let told = folder.join("result.json");
     let began = Instant::now();
     let stream = bench.command(&["stream"]).arg("--result-file").arg(&told).spawn().unwrap();
@@ -105,15 +108,25 @@ impl Bench {
         command.stdout(File::create(self.folder.join("seen.jsonl")).unwrap()).spawn().unwrap()
     }
 
+    /// Sends what a day has had so far, before anything is served: per window of 5 minutes of so many hours one event of each
+    /// camera in each partition, so that there are all the states that there would be.
+    fn send_history(&self, hours: u64) {
+        let producer = self.producer();
+        let (now_ms, mut line) = (now_ms().unsigned_abs(), Vec::with_capacity(256));
+        for window in (0..hours * 12).rev() {
+            for n in 0..CAMERAS * PARTITIONS as u64 {
+                let a = mix(9 << 40 ^ window << 20 ^ n);
+                line.clear();
+                event(&mut line, a, n / PARTITIONS as u64, now_ms - window * 300_000);
+                self.put(&producer, &line, n, now_ms.cast_signed());
+            }
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
     /// Sends events of now at an even rate; returns the Kafka time from which on they count.
     fn send(&self, rate: u64, duration: Duration) -> i64 {
-        let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("linger.ms", "5")
-            .set("compression.type", "lz4")
-            .set("queue.buffering.max.messages", "500000")
-            .create()
-            .unwrap();
+        let producer = self.producer();
         let (began, began_ms) = (Instant::now(), now_ms());
         let (mut sent, mut line) = (0_u64, Vec::with_capacity(256));
         while began.elapsed() < duration {
@@ -123,15 +136,7 @@ impl Bench {
                 let a = mix(8 << 40 ^ sent);
                 line.clear();
                 event(&mut line, a, mix(a), at_ms.unsigned_abs());
-                let mut record = BaseRecord::<(), _>::to(&self.topic)
-                    .partition((sent % PARTITIONS as u64) as i32)
-                    .timestamp(at_ms)
-                    .payload(&line);
-                while let Err((error, unsent)) = producer.send(record) {
-                    assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
-                    sleep(Duration::from_millis(1));
-                    record = unsent;
-                }
+                self.put(&producer, &line, sent, at_ms);
                 sent += 1;
             }
             sleep(Duration::from_millis(5));
@@ -139,6 +144,29 @@ impl Bench {
         producer.flush(PATIENCE).unwrap();
         eprintln!("{}: {sent} events in {:.1} s", self.topic, began.elapsed().as_secs_f64());
         began_ms + WARM_UP.as_millis() as i64
+    }
+
+    fn producer(&self) -> Sending {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("linger.ms", "5")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.messages", "500000")
+            .create()
+            .unwrap()
+    }
+
+    /// Hands one event to the producer, the n-th; waits while its queue is full.
+    fn put(&self, producer: &Sending, event: &[u8], n: u64, at_ms: i64) {
+        let mut record = BaseRecord::<(), _>::to(&self.topic)
+            .partition((n % PARTITIONS as u64) as i32)
+            .timestamp(at_ms)
+            .payload(event);
+        while let Err((error, unsent)) = producer.send(record) {
+            assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            sleep(Duration::from_millis(1));
+            record = unsent;
+        }
     }
 
     /// The last offset of each partition.
