@@ -293,6 +293,9 @@ pub struct SpeedTables {
 pub struct Reconcile {
     /// Aggregates [default: all]
     pub aggregates: Vec<String>,
+    /// Publish units also where they moved further than `drift.limit` lets them
+    #[arg(long)]
+    pub accept_drift: bool,
     /// End with exit code 99 where there is nothing to do
     #[arg(long)]
     pub skip_exit_code: bool,

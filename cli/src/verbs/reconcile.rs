@@ -15,6 +15,7 @@ pub async fn run(global: &Global, args: &Reconcile) -> Result<Ending> {
         run_id: deltaworks_jobs::run_id(),
         aggregates: args.aggregates.clone(),
         parallel: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        accept_drift: args.accept_drift,
     };
     if args.dry_run {
         let units = reconcile::plan_only(&settings, &options).await?;

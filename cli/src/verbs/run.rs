@@ -104,5 +104,5 @@ fn computing(args: &Run) -> Batch {
 }
 
 fn serving() -> Reconcile {
-    Reconcile { aggregates: Vec::new(), skip_exit_code: true, dry_run: false }
+    Reconcile { aggregates: Vec::new(), accept_drift: false, skip_exit_code: true, dry_run: false }
 }

@@ -11,7 +11,7 @@
 //! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! progress ─> speed ─> (append)
 //! upkeep: what becomes of a table's files
-//! units, speed ─> served
+//! units, speed ─> served ─> drift
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -19,6 +19,7 @@
 pub mod balance;
 pub mod commit_info;
 pub mod commit_plan;
+pub mod drift;
 pub mod event_time;
 pub mod exact_sum;
 pub mod exit;

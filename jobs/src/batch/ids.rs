@@ -181,7 +181,7 @@ impl Reader {
     fn digest(&self, numbered: &Numbered, inside: bool) -> Result<Digest> {
         let Numbered { first, batch } = numbered;
         let mut digest = Digest::default();
-        let contained = self.contained(batch)?;
+        let contained = contained(&self.pin, batch)?;
         digest.outside.extend((*first..).zip(&contained).filter(|(_, inside)| !**inside).map(|(number, _)| number));
         digest.places = if digest.outside.is_empty() {
             places(batch)?
@@ -197,28 +197,6 @@ impl Reader {
             .filter_map(|(((id, order), number), _)| Some((id?, order, number)))
             .collect();
         Ok(digest)
-    }
-
-    /// Row by row, whether the pin contains it.
-    fn contained(&self, batch: &RecordBatch) -> Result<Vec<bool>> {
-        let (topics, partitions) = (texts(batch, "_topic")?, primitive::<Int32Type>(batch, "_partition")?);
-        let (offsets, fills) = (primitive::<Int64Type>(batch, "_offset")?, primitive::<Int64Type>(batch, "_fill")?);
-        // neighbours mostly come from one partition
-        let mut last: Option<(&str, i32, Option<Offset>)> = None;
-        Ok((0..batch.num_rows())
-            .map(|row| {
-                if fills.is_valid(row) {
-                    return fills.value(row) <= self.pin.fill;
-                }
-                let (topic, partition) = (topics.value(row), partitions.value(row));
-                let next = match last {
-                    Some((t, p, next)) if t == topic && p == partition => next,
-                    _ => self.pin.next.get(topic).and_then(|p| p.get(&partition)).copied(),
-                };
-                last = Some((topic, partition, next));
-                next.is_some_and(|next| Offset(offsets.value(row)) < next)
-            })
-            .collect())
     }
 
     fn orders(&self, batch: &RecordBatch) -> Result<Vec<Order>> {
@@ -254,6 +232,31 @@ impl Reader {
             hash | 1 << 31
         })
     }
+}
+
+/// Row by row, whether the pin contains it.
+///
+/// # Errors
+/// A column of the place is not there, which is a bug.
+pub fn contained(pin: &Pin, batch: &RecordBatch) -> Result<Vec<bool>> {
+    let (topics, partitions) = (texts(batch, "_topic")?, primitive::<Int32Type>(batch, "_partition")?);
+    let (offsets, fills) = (primitive::<Int64Type>(batch, "_offset")?, primitive::<Int64Type>(batch, "_fill")?);
+    // neighbours mostly come from one partition
+    let mut last: Option<(&str, i32, Option<Offset>)> = None;
+    Ok((0..batch.num_rows())
+        .map(|row| {
+            if fills.is_valid(row) {
+                return fills.value(row) <= pin.fill;
+            }
+            let (topic, partition) = (topics.value(row), partitions.value(row));
+            let next = match last {
+                Some((t, p, next)) if t == topic && p == partition => next,
+                _ => pin.next.get(topic).and_then(|p| p.get(&partition)).copied(),
+            };
+            last = Some((topic, partition, next));
+            next.is_some_and(|next| Offset(offsets.value(row)) < next)
+        })
+        .collect())
 }
 
 fn places(batch: &RecordBatch) -> Result<RowSum> {

@@ -8,7 +8,7 @@ use super::publish::{CHECKPOINT_EVERY, Run};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{
-    Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, TableSpec, encode,
+    Attempts, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, TableSpec, encode,
     file_schema,
 };
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -18,14 +18,9 @@ use deltaworks_core::windows::Instant;
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Times that an append is tried.
-const ATTEMPTS_MAX: u32 = 20;
 /// A commit of at most this many pins has a file for each, so that later plans read only those they need.
 const FILES_MAX: usize = 8;
-/// Pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(50);
 /// Files of pins that are read at the same time.
 const READS_MAX: usize = 16;
 
@@ -70,6 +65,19 @@ pub struct RunRow {
 /// # Errors
 /// [`Class::Internal`] if one is missing or cannot be read.
 pub async fn pins(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<Fingerprint, Pin>> {
+    let found = pins_there(lake, ids).await?;
+    match ids.iter().find(|id| !found.contains_key(id)) {
+        None => Ok(found),
+        Some(id) => Err(Error::new(Stage::Batch, Class::Internal, format!("pin `{id}` is not in `ops.pins`"))
+            .hint("the table was changed by another tool; `batch --force` computes without it once it is restored")),
+    }
+}
+
+/// The pins of these ids that there are.
+///
+/// # Errors
+/// [`Class::Internal`] if one cannot be read.
+pub async fn pins_there(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<Fingerprint, Pin>> {
     let mut found = BTreeMap::new();
     if ids.is_empty() {
         return Ok(found);
@@ -90,11 +98,28 @@ pub async fn pins(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<F
             found.extend(wanted);
         }
     }
-    match ids.iter().find(|id| !found.contains_key(id)) {
-        None => Ok(found),
-        Some(id) => Err(Error::new(Stage::Batch, Class::Internal, format!("pin `{id}` is not in `ops.pins`"))
-            .hint("the table was changed by another tool; `batch --force` computes without it once it is restored")),
+    Ok(found)
+}
+
+/// The file of an aggregate under a definition that it had once; `None` if no unit was computed under it.
+///
+/// # Errors
+/// `ops.pins` cannot be read.
+pub async fn sql_of(lake: &Lake, aggregate: &str, definition: Fingerprint) -> Result<Option<String>> {
+    let Some(table) = lake.open_table(&pins_table().name).await? else { return Ok(None) };
+    let definition = definition.to_string();
+    for file in table.live_files().await? {
+        let mut batches = table.read_file(&file, &["aggregate", "definition", "sql"]).await?;
+        while let Some(batch) = batches.next().await.transpose()? {
+            let column = |name| super::columns::texts(&batch, name);
+            let (aggregates, definitions, sql) = (column("aggregate")?, column("definition")?, column("sql")?);
+            let is_it = |row: &usize| aggregates.value(*row) == aggregate && definitions.value(*row) == definition;
+            if let Some(row) = (0..batch.num_rows()).find(is_it) {
+                return Ok(Some(sql.value(row).to_owned()));
+            }
+        }
     }
+    Ok(None)
 }
 
 /// Whether a file may hold one of these pins, as far as its statistics know.
@@ -268,23 +293,19 @@ async fn append(
         files.push(table.sink().put(values.clone(), file).await?);
     }
     let identity = run.identity();
-    let mut error = Error::new(Stage::Batch, Class::Overlap, format!("`{}`: others keep committing first", spec.name));
-    for _ in 0..ATTEMPTS_MAX {
+    let mut attempts = Attempts::new(Stage::Batch, format!("table `{}`", spec.name));
+    loop {
         let mut commit = Commit::new("WRITE", &identity)?;
         commit.adds = files.clone();
         match table.commit(commit).await {
             CommitOutcome::Committed(version) => return keep_log_short(&table, version).await,
-            CommitOutcome::Failed(e) => return Err(e),
-            CommitOutcome::Conflicted => {}
-            CommitOutcome::Unknown(e) => error = e,
+            outcome => attempts.after(outcome).await?,
         }
-        tokio::time::sleep(PAUSE).await;
         table.refresh().await?;
         if table.find_commit(&identity).is_some() {
             return Ok(());
         }
     }
-    Err(error)
 }
 
 async fn keep_log_short(table: &Table, version: i64) -> Result<()> {

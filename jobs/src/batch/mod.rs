@@ -52,16 +52,19 @@ pub use plan::{PlannedUnit, Summary};
 pub use run::{BatchOptions, BatchReport, UnitCounts, batch, batch_on, plan_only};
 pub use try_out::{Tried, TryOptions, try_out};
 
-// how speed reads raw, what batch has published, and how others publish
-pub(crate) use columns::{conform, named, primitive, texts};
-pub(crate) use ledger::{pins, pins_table};
+// how others read raw, what batch has published, and how others publish
+pub(crate) use columns::{conform, event_times, named, primitive, texts};
+pub(crate) use ids::{DateIds, IdScan, contained};
+pub(crate) use ledger::{pins, pins_table, pins_there, sql_of};
 pub(crate) use plan::units_of;
 pub(crate) use publish::{
-    CHECKPOINT_EVERY, Run, batch_name, batch_table, judge_grain, ledger_of, live_by_partition, partition_of, rows_of,
-    same_rows,
+    CHECKPOINT_EVERY, Run, batch_name, batch_table, definition_id, judge_grain, ledger_of, live_by_partition,
+    partition_of, rows_of, same_rows,
 };
-pub(crate) use scan::{DateFiles, NumberedBatches};
+pub(crate) use run::DEDUP_SHARE;
+pub(crate) use scan::{DateFiles, Numbered, NumberedBatches, broke_down, in_background};
 pub(crate) use select::{Engine, jobs_of};
+pub(crate) use values::{send, stream};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -14,8 +14,8 @@ use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::{
-    AddedFile, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, TableSpec,
-    encode, file_schema,
+    AddedFile, Attempts, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName,
+    TableSpec, file_schema,
 };
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
@@ -28,12 +28,7 @@ use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-/// Times that a commit is tried.
-const ATTEMPTS_MAX: u32 = 20;
-/// First pause between attempts; it doubles up to a hundredfold.
-const PAUSE: Duration = Duration::from_millis(20);
 /// Commits between two checkpoints.
 pub(crate) const CHECKPOINT_EVERY: i64 = 20;
 /// Columns that say where rows come from, and not what they are.
@@ -245,9 +240,8 @@ impl Publisher {
     async fn commit(&mut self, change: Change) -> Result<bool> {
         let identity = self.run.identity();
         let partition = partition_of(&change.unit);
-        let mut error =
-            Error::new(Stage::Batch, Class::Overlap, format!("unit `{}`: others keep committing first", change.unit));
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = Attempts::new(Stage::Batch, format!("unit `{}`", change.unit));
+        loop {
             if self.entry(&change.unit)? != change.before {
                 return Ok(false);
             }
@@ -264,18 +258,14 @@ impl Publisher {
                     }
                     return Ok(true);
                 }
-                CommitOutcome::Failed(e) => return Err(e),
-                CommitOutcome::Conflicted => {}
-                CommitOutcome::Unknown(e) => error = e,
+                outcome => attempts.after(outcome).await?,
             }
-            tokio::time::sleep(PAUSE * 2_u32.pow(attempt.min(6))).await;
             self.table.refresh().await?;
             self.live = live_by_partition(&self.table).await?;
             if self.table.find_commit(&identity).is_some() {
                 return Ok(true);
             }
         }
-        Err(error)
     }
 
     /// The rows of a unit as they are published, without their origin.
@@ -297,17 +287,9 @@ impl Publisher {
 
     /// Puts the rows into a file; none for no rows.
     async fn upload(&self, unit: &Unit, content: Vec<RecordBatch>, entry: Entry) -> Result<Option<AddedFile>> {
-        if content.iter().all(|batch| batch.num_rows() == 0) {
-            return Ok(None);
-        }
-        let schema = self.file_schema.clone();
-        let encoded = tokio::task::spawn_blocking(move || {
-            let whole = content.iter().map(|batch| with_origin(&schema, batch, entry));
-            encode(&FileProfile::new(schema.clone()), whole)
-        });
-        let broken = |e| Error::new(Stage::Batch, Class::Internal, "encoding a file broke down").because(e);
-        let file = encoded.await.map_err(broken)??;
-        self.table.sink().put(partition_of(unit), file).await.map(Some)
+        let whole = content.iter().map(|batch| with_origin(&self.file_schema, batch, entry));
+        let profile = FileProfile::new(self.file_schema.clone());
+        self.table.put_rows(partition_of(unit), profile, whole.collect::<Result<_>>()?).await
     }
 }
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// Times that units which another run was first at are planned.
 const ROUNDS_MAX: usize = 4;
 /// Share of the memory budget for ids.
-pub(super) const DEDUP_SHARE: usize = 2;
+pub(crate) const DEDUP_SHARE: usize = 2;
 
 /// What a run is asked for.
 #[derive(Debug, Clone)]

@@ -19,9 +19,12 @@ pub struct Job {
     pub pipeline: Arc<Pipeline>,
     /// Its aggregates.
     pub aggregates: Vec<Aggregate>,
+    /// What their definitions were made in.
+    pub engine: Arc<Engine>,
 }
 
 /// What definitions are made and computed in.
+#[derive(Debug)]
 pub struct Engine {
     /// Plans and runs them.
     pub session: Session,
@@ -63,12 +66,12 @@ pub async fn jobs(settings: &Settings, options: &BatchOptions) -> Result<Vec<Job
 /// [`Class::User`] if a name is unknown or an aggregate's SELECT is wrong.
 pub async fn jobs_of(settings: &Settings, names: &[String], parallel: usize, stage: Stage) -> Result<Vec<Job>> {
     let files = select(settings, names, stage)?;
-    let Engine { session, lookups } = Engine::start(settings, parallel).await?;
+    let engine = Arc::new(Engine::start(settings, parallel).await?);
     let mut jobs: Vec<Job> = Vec::new();
     let mut wrong = Vec::new();
     for file in files {
         let Some(pipeline) = settings.pipelines.iter().find(|p| p.name == file.from) else { continue };
-        let definition = match Definition::new(&file, &Source::of(pipeline), &lookups, &session).await {
+        let definition = match Definition::new(&file, &Source::of(pipeline), &engine.lookups, &engine.session).await {
             Ok(definition) => definition,
             Err(found) => {
                 wrong.extend(found);
@@ -78,7 +81,10 @@ pub async fn jobs_of(settings: &Settings, names: &[String], parallel: usize, sta
         let aggregate = Aggregate { file, definition };
         match jobs.iter_mut().find(|job| job.pipeline.name == pipeline.name) {
             Some(job) => job.aggregates.push(aggregate),
-            None => jobs.push(Job { pipeline: pipeline.clone(), aggregates: vec![aggregate] }),
+            None => {
+                let (pipeline, engine) = (Arc::clone(pipeline), Arc::clone(&engine));
+                jobs.push(Job { pipeline, aggregates: vec![aggregate], engine });
+            }
         }
     }
     if wrong.is_empty() { Ok(jobs) } else { Err(Report::new(wrong).into()) }

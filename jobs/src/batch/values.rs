@@ -153,7 +153,7 @@ impl Passed {
 }
 
 /// A stream that ends in an error unless its task says that it read everything.
-fn stream(whole: &Arc<AtomicBool>) -> (Sender<RecordBatch>, Batches) {
+pub fn stream(whole: &Arc<AtomicBool>) -> (Sender<RecordBatch>, Batches) {
     let (sender, receiver) = mpsc::channel::<RecordBatch>(AHEAD);
     let state: Option<(Receiver<RecordBatch>, Arc<AtomicBool>)> = Some((receiver, whole.clone()));
     let batches = futures::stream::unfold(state, |state| async move {
@@ -185,7 +185,8 @@ async fn pass(mut part: NumberedBatches, rules: &Rules, outlets: &Outlets, meter
     Ok(passed)
 }
 
-async fn send(outlets: &[Sender<RecordBatch>], batch: RecordBatch) {
+/// Gives a batch to whoever takes from these.
+pub async fn send(outlets: &[Sender<RecordBatch>], batch: RecordBatch) {
     if batch.num_rows() == 0 {
         return;
     }

@@ -11,6 +11,7 @@
 //! clean-up are explicit calls; nothing happens behind a commit.
 
 mod actions;
+mod attempts;
 pub mod check;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -29,6 +30,7 @@ pub mod table;
 mod upkeep;
 
 pub use actions::PartitionValues;
+pub use attempts::Attempts;
 pub use file::{AddedFile, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
 pub use history::{Changes, CommitFacts};
 pub use needed::{Needed, StoredFile};

@@ -10,10 +10,11 @@
 //! whose reply was lost sees its own write.
 
 use super::actions::{Add, Line, Metadata, PartitionValues, Remove, Txn};
-use super::file::{AddedFile, FileSink};
+use super::file::{AddedFile, FileProfile, FileSink, encode};
 use super::log::{Entry, LogRoot, State};
 use super::{Lake, TableName, schema};
-use crate::{Class, Error, Result};
+use crate::{Class, Error, Result, Stage};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use deltalake::logstore::object_store::{self, ObjectStore, PutMode};
 use deltaworks_core::commit_info::{self, Identity};
@@ -238,6 +239,25 @@ impl Table {
             table: self.log.table.clone(),
             partition_columns: self.partition_columns().into(),
         }
+    }
+
+    /// Puts rows into a file of one partition, encoded in the background; no file for no rows.
+    ///
+    /// # Errors
+    /// Rows do not fit the profile, or the store fails.
+    pub async fn put_rows(
+        &self,
+        partition_values: PartitionValues,
+        profile: FileProfile,
+        rows: Vec<RecordBatch>,
+    ) -> Result<Option<AddedFile>> {
+        if rows.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(None);
+        }
+        let encoded = tokio::task::spawn_blocking(move || encode(&profile, rows.into_iter().map(Ok)));
+        let broken = |e| Error::new(Stage::Lake, Class::Internal, "encoding a file broke down").because(e);
+        let file = encoded.await.map_err(broken)??;
+        self.sink().put(partition_values, file).await.map(Some)
     }
 
     /// Loads the commits since this snapshot, one by one.

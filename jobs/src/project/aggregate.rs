@@ -8,9 +8,11 @@ use super::diagnostics::{Place, Sink};
 use super::settings::{AggregateFile, Pipeline};
 use super::yaml::{self, Key, Node};
 use super::{shape, units};
+use deltaworks_core::drift::Limit;
 use deltaworks_core::windows::{Granularity, Zone};
 use jiff::tz::TimeZone;
 use schemars::JsonSchema;
+use serde_json::Value as Json;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +38,28 @@ struct Header {
     redefine: Option<String>,
     /// Whether windows are shown before they are complete: `speed.<aggregate>` is kept. Default `true`.
     speed: Option<bool>,
+    /// How far windows may move from what was shown.
+    drift: Option<Drift>,
+}
+
+/// Drift of an aggregate.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "as `Header`")]
+struct Drift {
+    /// What a unit may move by; one that moves further is not published, and `reconcile` exits with 3.
+    limit: Option<DriftLimit>,
+}
+
+/// Limits of drift.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "as `Header`")]
+struct DriftLimit {
+    /// Values that no step explains. Default 0.
+    unexplained: Option<u64>,
+    /// Part of a column that may move, such as `0.2`: the sum of all moves over the sum of what was there. Default: any.
+    size: Option<f64>,
 }
 
 /// Reads the file at `path` (relative to the project); `None` if anything is wrong with its header or
@@ -63,6 +87,7 @@ pub(super) fn read(
     let zone = zone(&tree, sink);
     let redefine_days = redefine_days(&tree, sink);
     let speed = shaped.as_ref().and_then(|header| header.get("speed")?.as_bool()).unwrap_or(true);
+    let drift_limit = shaped.as_ref().map(|header| drift_limit(header, &tree, sink)).unwrap_or_default();
     if let (Some(pipeline), Some(windows)) = (from, &windows) {
         retention(&tree, pipeline, windows, sink);
     }
@@ -77,6 +102,7 @@ pub(super) fn read(
         zone,
         redefine_days,
         speed,
+        drift_limit,
         sql: text.to_owned(),
     };
     sink.is_empty().then_some(file).filter(|_| shaped.is_some())
@@ -168,6 +194,18 @@ fn redefine_days(tree: &Node, sink: &mut Sink) -> Option<u32> {
         sink.error_with(node.place, "`redefine` must be whole days", "write `7d`; `0d` leaves it all to `backfill`");
     }
     days
+}
+
+fn drift_limit(header: &Json, tree: &Node, sink: &mut Sink) -> Limit {
+    let limit = header.get("drift").and_then(|drift| drift.get("limit"));
+    let get = |name: &str| limit.and_then(|limit| limit.get(name));
+    let size = get("size").and_then(Json::as_f64);
+    if size.is_some_and(|size| size < 0.0) {
+        let node = ["drift", "limit", "size"].iter().try_fold(tree, |node, name| node.get(name));
+        let hint = "write the part of a column that may move, such as `0.2`";
+        sink.error_with(node.map_or(Place::START, |n| n.place), "`size` is below 0", hint);
+    }
+    Limit { unexplained: get("unexplained").and_then(Json::as_u64).unwrap_or(0), size }
 }
 
 /// Raw must outlive the longest window, its late events, and the two days that dedup and time zones

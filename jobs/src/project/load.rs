@@ -46,15 +46,24 @@ pub fn load(dir: &Path, env: Env<'_>) -> Result<Settings, Report> {
 /// # Errors
 /// Everything that is wrong with its header.
 pub fn aggregate_file(settings: &Settings, path: &Path) -> Result<AggregateFile, Report> {
-    let mut sink = Sink::new(path);
-    let names: Vec<&str> = settings.pipelines.iter().map(|p| p.name.as_str()).collect();
-    let read = match std::fs::read_to_string(path) {
-        Ok(text) => aggregate::read(&text, path, &names, &settings.pipelines, &mut sink),
+    match std::fs::read_to_string(path) {
+        Ok(text) => aggregate_text(&text, path, &settings.pipelines),
         Err(e) => {
+            let mut sink = Sink::new(path);
             sink.error(Place::START, format!("cannot be read: {}", e.kind()));
-            None
+            Err(Report::new(sink.into_found()))
         }
-    };
+    }
+}
+
+/// Reads the text of an aggregate's SQL file; `path` is for what is said of it.
+///
+/// # Errors
+/// Everything that is wrong with its header.
+pub fn aggregate_text(text: &str, path: &Path, pipelines: &[Arc<Pipeline>]) -> Result<AggregateFile, Report> {
+    let mut sink = Sink::new(path);
+    let names: Vec<&str> = pipelines.iter().map(|p| p.name.as_str()).collect();
+    let read = aggregate::read(text, path, &names, pipelines, &mut sink);
     read.ok_or_else(|| Report::new(sink.into_found()))
 }
 

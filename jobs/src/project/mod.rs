@@ -32,7 +32,7 @@ pub use check::{CheckReport, check, survey};
 pub use config::json_schema;
 pub use diagnostics::{Diagnostic, Place, Report};
 pub use init::init;
-pub use load::{FILE, aggregate_file, find, load};
+pub use load::{FILE, aggregate_file, aggregate_text, find, load};
 pub use validate::KAFKA_OWNED;
 pub use variables::Env;
 

@@ -3,6 +3,7 @@
 
 use super::contract::Contract;
 use super::diagnostics::Place;
+use deltaworks_core::drift::Limit;
 use deltaworks_core::windows::{Granularity, Zone};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -50,6 +51,8 @@ pub struct AggregateFile {
     pub redefine_days: u32,
     /// Whether partial states are kept, to show windows before they are complete.
     pub speed: bool,
+    /// How much of a unit may drift before it is held back.
+    pub drift_limit: Limit,
     /// The whole file: to SQL the header is a comment.
     pub sql: String,
 }

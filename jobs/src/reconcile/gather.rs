@@ -3,7 +3,7 @@
 
 use super::provisional::{Speed, SpeedUse};
 use super::table::Served;
-use crate::batch::{batch_name, judge_grain, ledger_of, live_by_partition, partition_of, pins, rows_of};
+use crate::batch::{Engine, batch_name, judge_grain, ledger_of, live_by_partition, partition_of, pins, rows_of};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{Lake, LiveFile, PartitionValues, Table};
@@ -11,6 +11,7 @@ use crate::land::tables::raw_name;
 use crate::project::settings::Pipeline;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use deltaworks_core::drift::Limit;
 use deltaworks_core::served::{Entry, FromBatch, FromSpeed, Kept, Taken, judge_batch, judge_speed};
 use deltaworks_core::units::{Fingerprint, Unit};
 use deltaworks_core::windows::{Extent, Instant, OutOfRange, Window, window_dates_of_local};
@@ -27,6 +28,14 @@ pub(super) struct Wanted {
     pub grain: String,
     /// Whether it keeps states.
     pub speed: bool,
+    /// How much may move before a unit is held back.
+    pub limit: Limit,
+    /// What older definitions are made in.
+    pub engine: Arc<Engine>,
+    /// Threads' worth of work at a time.
+    pub parallel: usize,
+    /// What dedup may take.
+    pub memory_bytes: usize,
 }
 
 /// What there is.
@@ -163,8 +172,8 @@ impl Batch {
             };
             // what was published covers something
             if let Some(covered) = covered {
-                let (generation, pin) = (entry.generation, entry.pin);
-                offers.insert(unit, Taken { generation, pin, covered, version });
+                let (generation, pin, definition) = (entry.generation, entry.pin, entry.definition);
+                offers.insert(unit, Taken { generation, pin, covered, version, definition });
             }
         }
         Ok(Self { table: Some(table), live: OnceCell::new(), offers })

@@ -102,7 +102,12 @@ impl Live {
         let of = |name: &String| pipelines.iter().any(|pipeline| pipeline.name == *name);
         let names: Vec<String> = settings.aggregates.iter().filter(|a| of(&a.from)).map(|a| a.name.clone()).collect();
         let Some(every) = settings.served_every.filter(|_| !names.is_empty()) else { return live };
-        let options = ReconcileOptions { run_id: format!("{run_id}-reconcile"), aggregates: names, parallel: 1 };
+        let options = ReconcileOptions {
+            run_id: format!("{run_id}-reconcile"),
+            aggregates: names,
+            parallel: 1,
+            accept_drift: false,
+        };
         let task = Task {
             lake: lake.clone(),
             settings: Settings { memory_bytes: settings.memory_bytes / MEMORY_SHARE, ..settings.clone() },

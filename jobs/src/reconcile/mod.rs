@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   served ─┐
-//!   speed  ─┼─> gather ─> plan each unit ─> build its rows ─> compare-and-set ─> served.<aggregate>
-//!   batch  ─┘                │ deltaworks_core::served │ provisional: states ─> windows
+//!   speed  ─┼─> gather ─> plan each unit ─> drift ─> build its rows ─> compare-and-set ─> served.<aggregate>
+//!   batch  ─┘                │ core::served  │ raw ─> drift.<aggregate>    │ provisional: states ─> windows
 //! ```
 //!
 //! Snapshots are loaded in the order served, speed, batch. Served first, so that neither of the others can be older
@@ -23,13 +23,16 @@ mod provisional;
 
 mod unit;
 
+mod drift;
+
 mod rows;
 
 mod table;
 
+pub use drift::drift_name;
 pub use live::{Live, LiveReport, LiveStatus};
 pub use provisional::SpeedUse;
-pub use run::{ReconcileOptions, ReconcileReport, UnitCounts, WindowCounts, plan_only, reconcile, run_on};
+pub use run::{DriftCounts, ReconcileOptions, ReconcileReport, UnitCounts, WindowCounts, plan_only, reconcile, run_on};
 pub use table::served_name;
 
 #[cfg(test)]

@@ -89,6 +89,16 @@ impl Speed {
         Ok(results)
     }
 
+    /// How far each partition is in.
+    pub fn progress(&self) -> Nexts {
+        self.table.progress()
+    }
+
+    /// States of windows on earlier local dates were let go.
+    pub fn floor(&self) -> Option<Date> {
+        self.table.floor()
+    }
+
     /// The table, to let go of states.
     pub const fn table(&mut self) -> &mut SpeedTable {
         &mut self.table

@@ -61,9 +61,8 @@ impl Shape {
 
     /// The rows that end after `after`, or those that end by then; none do without it.
     pub fn ending(&self, rows: &RecordBatch, after: Option<Instant>, open: bool) -> Result<RecordBatch> {
-        let ends = primitive::<TimestampMicrosecondType>(rows, "window_end")?;
-        let is_open = ends.values().iter().map(|end| after.is_none_or(|after| *end > after.0));
-        let mask: BooleanArray = is_open.map(|is_open| Some(is_open == open)).collect();
+        let is_open = ends_after(rows, after)?;
+        let mask = if open { is_open } else { arrow::compute::not(&is_open).map_err(broken)? };
         filter_record_batch(rows, &mask).map_err(broken)
     }
 
@@ -171,6 +170,12 @@ impl Shape {
             fields.iter().filter_map(|f| rows.column_by_name(f.name())).map(Arc::clone).collect();
         RowConverter::new(sorts).and_then(|converter| converter.convert_columns(&columns)).map_err(broken)
     }
+}
+
+/// Row by row, whether its window ends after an instant; all do without one.
+pub(super) fn ends_after(rows: &RecordBatch, after: Option<Instant>) -> Result<BooleanArray> {
+    let ends = primitive::<TimestampMicrosecondType>(rows, "window_end")?;
+    Ok(ends.values().iter().map(|end| Some(after.is_none_or(|after| *end > after.0))).collect())
 }
 
 /// The hour under which a window is filed.

@@ -7,10 +7,11 @@ use super::gather::{Facts, Wanted};
 use super::provisional::SpeedUse;
 use super::table::Served;
 use super::unit::Pass;
-use crate::batch::{Run, jobs_of};
+use crate::batch::{DEDUP_SHARE, Run, jobs_of};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::Lake;
 use crate::project::settings::Settings;
+use deltaworks_core::drift::Limit;
 use deltaworks_core::served::{FromBatch, FromSpeed, Reach, settled_before};
 use deltaworks_core::units::Unit;
 use deltaworks_core::windows::{Extent, Granularity, Instant};
@@ -29,6 +30,8 @@ pub struct ReconcileOptions {
     pub aggregates: Vec<String>,
     /// Threads' worth of work at a time.
     pub parallel: usize,
+    /// Publish units whatever their drift.
+    pub accept_drift: bool,
 }
 
 /// What became of units.
@@ -52,6 +55,19 @@ pub struct WindowCounts {
     pub restated: u64,
 }
 
+/// What was found of the way of windows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DriftCounts {
+    /// Rows (one per window and key) whose value moved.
+    pub moved: u64,
+    /// Values that no step explains.
+    pub unexplained: u64,
+    /// Units of whose way nothing can be said.
+    pub unknown_units: u64,
+    /// Units that a limit holds back.
+    pub held_units: u64,
+}
+
 /// What a run did.
 #[derive(Debug, Default, Serialize)]
 pub struct ReconcileReport {
@@ -59,6 +75,8 @@ pub struct ReconcileReport {
     pub units: UnitCounts,
     /// Rows.
     pub windows: WindowCounts,
+    /// How windows came to their values.
+    pub drift: DriftCounts,
     /// How provisional windows did, by aggregate.
     pub speed: BTreeMap<String, SpeedUse>,
     /// Whether it ended because it was told to.
@@ -74,6 +92,7 @@ pub struct ReconcileReport {
 pub(super) struct Reconciler {
     wanted: Vec<Wanted>,
     run: Run,
+    accept_drift: bool,
 }
 
 /// A unit of the plan, as it is shown.
@@ -101,6 +120,15 @@ impl WindowCounts {
         self.provisional += other.provisional;
         self.finals += other.finals;
         self.restated += other.restated;
+    }
+}
+
+impl DriftCounts {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.moved += other.moved;
+        self.unexplained += other.unexplained;
+        self.unknown_units += other.unknown_units;
+        self.held_units += other.held_units;
     }
 }
 
@@ -139,14 +167,16 @@ impl Reconciler {
     /// # Errors
     /// [`Class::User`] if a name is unknown or an aggregate is wrong.
     pub(super) async fn new(settings: &Settings, options: &ReconcileOptions) -> Result<Self> {
-        Ok(Self { wanted: wanted(settings, options).await?, run: Run::new(options.run_id.clone()) })
+        let (run, accept_drift) = (Run::new(options.run_id.clone()), options.accept_drift);
+        Ok(Self { wanted: wanted(settings, options).await?, run, accept_drift })
     }
 
     /// Reconciles what there is now; the report says how far it got, also if it failed.
     pub(super) async fn pass(&self, lake: &Lake, stop: &CancellationToken) -> ReconcileReport {
         let mut report = ReconcileReport::default();
+        let mut held = Vec::new();
         for wanted in &self.wanted {
-            if let Err(error) = one(lake, wanted, &self.run, stop, &mut report).await {
+            if let Err(error) = self.one(lake, wanted, stop, &mut report, &mut held).await {
                 let partly = report.units.reconciled > 0 && error.class == Class::Outside;
                 let class = if partly { Class::Partly } else { error.class };
                 report.error = Some(Error { class, ..error });
@@ -155,8 +185,70 @@ impl Reconciler {
                 break;
             }
         }
+        report.drift.held_units = held.len() as u64;
+        if report.error.is_none() {
+            report.error = over_limit(&held);
+        }
         report
     }
+
+    /// One aggregate; units that a limit holds back go to `held`.
+    async fn one(
+        &self,
+        lake: &Lake,
+        wanted: &Wanted,
+        stop: &CancellationToken,
+        report: &mut ReconcileReport,
+        held: &mut Vec<String>,
+    ) -> Result<()> {
+        let mut facts = Facts::gather(lake, wanted).await?;
+        if !facts.units.is_empty() {
+            let (opened, published) = (facts.served.take(), facts.published());
+            facts.served = Some(Served::ensure(opened, lake, &wanted.definition, &wanted.grain, published).await?);
+        }
+        let groups = groups(&facts.units);
+        let limit = if self.accept_drift { Limit { unexplained: u64::MAX, size: None } } else { wanted.limit };
+        let mut pass = Pass::new(lake, wanted, &mut facts, &self.run, limit);
+        let mut ended = Ok(());
+        for group in &groups {
+            if stop.is_cancelled() {
+                report.stopped = true;
+                break;
+            }
+            ended = pass.group(group).await;
+            if ended.is_err() {
+                break;
+            }
+        }
+        let Pass { units, windows, drift, held: held_here, drifts, .. } = pass;
+        report.units.add(units);
+        report.windows.add(windows);
+        report.drift.add(drift);
+        held.extend(held_here);
+        report.speed.insert(wanted.definition.name.clone(), facts.speed_use);
+        ended?;
+        if let Some(drifts) = &drifts {
+            later(drifts.end().await);
+        }
+        if let Some(served) = &facts.served {
+            later(served.end().await);
+        }
+        if !report.stopped {
+            let_go(wanted, &mut facts, &self.run).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The error of units that are held back: the first of them.
+fn over_limit(held: &[String]) -> Option<Error> {
+    let first = held.first()?;
+    let message = match held.len() {
+        1 => format!("{first}; the unit stays as it is served"),
+        all => format!("{first}; {all} units stay as they are served"),
+    };
+    let hint = "`drift show` says what moved; `reconcile --accept-drift` publishes it all the same";
+    Some(Error::new(Stage::Reconcile, Class::Limit, message).hint(hint))
 }
 
 /// Plans, and does nothing.
@@ -183,57 +275,26 @@ pub async fn plan_only(settings: &Settings, options: &ReconcileOptions) -> Resul
 async fn wanted(settings: &Settings, options: &ReconcileOptions) -> Result<Vec<Wanted>> {
     let jobs = jobs_of(settings, &options.aggregates, options.parallel, Stage::Reconcile).await?;
     let of_job = jobs.into_iter().flat_map(|job| {
-        let pipeline = job.pipeline;
+        let (pipeline, engine) = (job.pipeline, job.engine);
         job.aggregates.into_iter().map(move |aggregate| Wanted {
             pipeline: Arc::clone(&pipeline),
             grain: aggregate.file.grain.clone(),
             speed: aggregate.file.speed,
+            limit: aggregate.file.drift_limit,
             definition: Arc::new(aggregate.definition),
+            engine: Arc::clone(&engine),
+            parallel: options.parallel,
+            memory_bytes: settings.memory_bytes / DEDUP_SHARE,
         })
     });
     Ok(of_job.collect())
 }
 
-/// One aggregate.
-async fn one(
-    lake: &Lake,
-    wanted: &Wanted,
-    run: &Run,
-    stop: &CancellationToken,
-    report: &mut ReconcileReport,
-) -> Result<()> {
-    let mut facts = Facts::gather(lake, wanted).await?;
-    if !facts.units.is_empty() {
-        let (opened, published) = (facts.served.take(), facts.published());
-        facts.served = Some(Served::ensure(opened, lake, &wanted.definition, &wanted.grain, published).await?);
-    }
-    let groups = groups(&facts.units);
-    let (units, windows) = (UnitCounts::default(), WindowCounts::default());
-    let mut pass = Pass { wanted, facts: &mut facts, run, units, windows };
-    let mut ended = Ok(());
-    for group in &groups {
-        if stop.is_cancelled() {
-            report.stopped = true;
-            break;
-        }
-        ended = pass.group(group).await;
-        if ended.is_err() {
-            break;
-        }
-    }
-    report.units.add(pass.units);
-    report.windows.add(pass.windows);
-    report.speed.insert(wanted.definition.name.clone(), facts.speed_use);
-    ended?;
-    if let Some(served) = &facts.served
-        && let Err(error) = served.end().await
-    {
+/// Upkeep of a log that failed is tried again by the next run.
+fn later(ended: Result<()>) {
+    if let Err(error) = ended {
         tracing::warn!(%error, "log upkeep will be tried again");
     }
-    if !report.stopped {
-        let_go(wanted, &mut facts, run).await?;
-    }
-    Ok(())
 }
 
 /// Units, with their windows.

@@ -11,8 +11,8 @@ use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::{
-    AddedFile, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, TableSpec,
-    encode, file_schema,
+    AddedFile, Attempts, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName,
+    TableSpec, file_schema,
 };
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -20,13 +20,8 @@ use deltaworks_core::served::{Entry, read_entry, read_ledger};
 use deltaworks_core::units::Unit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OnceCell;
 
-/// Times that a commit is tried.
-const ATTEMPTS_MAX: u32 = 20;
-/// First pause between attempts; it doubles up to 64-fold.
-const PAUSE: Duration = Duration::from_millis(20);
 /// Partition column of hours.
 const WINDOW_HOUR: &str = "window_hour";
 
@@ -142,6 +137,16 @@ impl Served {
         read_entry(unit, self.table.txns()).map_err(|e| self.broken(&e))
     }
 
+    /// What the newest version says of a unit. The object has then moved on to it.
+    pub async fn newest_entry(&mut self, unit: &Unit) -> Result<Entry> {
+        let version = self.table.version();
+        self.table.refresh().await?;
+        if self.table.version() != version {
+            self.live = OnceCell::new();
+        }
+        self.entry(unit)
+    }
+
     /// What this version says of all units.
     pub fn ledger(&self) -> Result<BTreeMap<Unit, Entry>> {
         read_ledger(&self.aggregate, self.table.txns()).map_err(|e| self.broken(&e))
@@ -172,9 +177,8 @@ impl Served {
         }
         faults::point("before_served_commit");
         let identity = run.identity();
-        let message = format!("served unit `{}`: others keep committing first", change.unit);
-        let mut error = Error::new(Stage::Reconcile, Class::Overlap, message);
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = Attempts::new(Stage::Reconcile, format!("served unit `{}`", change.unit));
+        loop {
             if self.entry(&change.unit)? != change.before {
                 return Ok(false);
             }
@@ -189,18 +193,14 @@ impl Served {
                     self.adopt(&change.unit, &adds);
                     return Ok(true);
                 }
-                CommitOutcome::Failed(e) => return Err(e),
-                CommitOutcome::Conflicted => {}
-                CommitOutcome::Unknown(e) => error = e,
+                outcome => attempts.after(outcome).await?,
             }
-            tokio::time::sleep(PAUSE * 2_u32.pow(attempt.min(6))).await;
             self.table.refresh().await?;
             self.live = OnceCell::new();
             if self.table.find_commit(&identity).is_some() {
                 return Ok(true);
             }
         }
-        Err(error)
     }
 
     /// Writes a checkpoint if this run came past the version where one is due.
@@ -227,18 +227,11 @@ impl Served {
         }
     }
 
-    /// Puts rows into a file; none for no rows.
+    /// Puts the rows of one hour into a file; none for no rows.
     async fn upload(&self, unit: &Unit, hour: Hour, rows: Vec<RecordBatch>) -> Result<Option<AddedFile>> {
-        if rows.iter().all(|batch| batch.num_rows() == 0) {
-            return Ok(None);
-        }
-        let profile = FileProfile::new(self.schema());
-        let encoded = tokio::task::spawn_blocking(move || encode(&profile, rows.into_iter().map(Ok)));
-        let broken = |e| Error::new(Stage::Reconcile, Class::Internal, "encoding a file broke down").because(e);
-        let file = encoded.await.map_err(broken)??;
         let mut values = partition_of(unit);
         values.insert(WINDOW_HOUR.to_owned(), Some(hour.to_string()));
-        self.table.sink().put(values, file).await.map(Some)
+        self.table.put_rows(values, FileProfile::new(self.schema()), rows).await
     }
 
     fn broken(&self, what: &dyn std::fmt::Display) -> Error {

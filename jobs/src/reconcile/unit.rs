@@ -4,14 +4,17 @@
 //! Read, decide, act: the unit's entry, [`Facts::plan`], one compare-and-set. Where another reconciler was first, the
 //! unit is planned again on what that one made.
 
+use super::drift::{Drifts, Put, Subject, Way};
 use super::gather::{Facts, Planned, Wanted, open_windows};
 use super::provisional::SpeedUse;
 use super::rows::{Shape, hour_of};
-use super::run::{UnitCounts, WindowCounts};
+use super::run::{DriftCounts, UnitCounts, WindowCounts};
 use super::table::{Change, Hour, Served};
 use crate::batch::{Run, same_rows};
 use crate::error::{Class, Error, Result, Stage};
+use crate::lake::{Attempts, Lake};
 use arrow::array::RecordBatch;
+use deltaworks_core::drift::Limit;
 use deltaworks_core::served::{FromBatch, FromSpeed};
 use deltaworks_core::units::Unit;
 use deltaworks_core::windows::{Extent, Granularity, Window};
@@ -25,14 +28,45 @@ type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
 
 /// One pass over one aggregate.
 pub(super) struct Pass<'a> {
-    pub wanted: &'a Wanted,
-    pub facts: &'a mut Facts,
-    pub run: &'a Run,
+    lake: &'a Lake,
+    wanted: &'a Wanted,
+    facts: &'a mut Facts,
+    run: &'a Run,
+    limit: Limit,
+    /// Opened by the first unit that takes something over from batch.
+    pub drifts: Option<Drifts>,
     pub units: UnitCounts,
     pub windows: WindowCounts,
+    pub drift: DriftCounts,
+    /// Units that the limit holds back, and why.
+    pub held: Vec<String>,
 }
 
-impl Pass<'_> {
+/// What a unit takes over from batch, and the way of its windows there.
+#[derive(Debug)]
+struct Taking {
+    batch: Vec<RecordBatch>,
+    way: Way,
+}
+
+/// Whether a unit may be changed.
+enum Cleared {
+    Go,
+    /// What is served is not what was planned on.
+    Moved,
+    /// Another reconciler is further.
+    Behind,
+    /// A limit holds it back.
+    Held,
+}
+
+impl<'a> Pass<'a> {
+    /// Prepares a pass.
+    pub fn new(lake: &'a Lake, wanted: &'a Wanted, facts: &'a mut Facts, run: &'a Run, limit: Limit) -> Self {
+        let (units, windows, drift) = (UnitCounts::default(), WindowCounts::default(), DriftCounts::default());
+        Self { lake, wanted, facts, run, limit, drifts: None, units, windows, drift, held: Vec::new() }
+    }
+
     /// Brings some units up to date that have one window date.
     pub async fn group(&mut self, units: &[(Unit, Extent)]) -> Result<()> {
         let mut planned = Vec::new();
@@ -45,10 +79,45 @@ impl Pass<'_> {
             return Ok(());
         }
         let results = self.results(busy()).await;
-        for ((unit, extent), plan) in busy() {
-            self.unit(unit, extent, *plan, &results).await?;
+        let busy: Vec<(&Unit, &Extent, Planned)> = busy().map(|((unit, extent), plan)| (unit, extent, *plan)).collect();
+        let mut taking = self.taking(&busy).await?;
+        for (unit, extent, plan) in busy {
+            let taking = taking.remove(unit);
+            self.unit(unit, extent, plan, &results, taking).await?;
         }
         Ok(())
+    }
+
+    /// What is taken over from batch by those units that take anything, and the way of their windows.
+    async fn taking(&mut self, units: &[(&Unit, &Extent, Planned)]) -> Result<BTreeMap<Unit, Taking>> {
+        let Some(served) = &self.facts.served else { return Ok(BTreeMap::new()) };
+        let shape = self.shape(served);
+        let mut subjects = Vec::new();
+        for (unit, extent, plan) in units {
+            let FromBatch::Take(taken) = plan.batch else { continue };
+            let mut rows = Vec::new();
+            for hour in served.hours(unit).await? {
+                rows.extend(served.rows(unit, hour).await?);
+            }
+            let batch = self.facts.batch_rows(unit, shape.content()).await?;
+            subjects.push(Subject { unit, extent, served: plan.before.taken, taken, rows: shape.one(&rows)?, batch });
+        }
+        if subjects.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut drifts = match self.drifts.take() {
+            Some(drifts) => drifts,
+            None => Drifts::open(self.lake, self.wanted, shape.content()).await?,
+        };
+        let ways = drifts.ways(self.lake, self.wanted, self.facts.speed.as_ref(), &subjects).await;
+        self.drifts = Some(drifts);
+        let taking = subjects.into_iter().zip(ways?);
+        Ok(taking.map(|(Subject { unit, batch, .. }, way)| (unit.clone(), Taking { batch, way })).collect())
+    }
+
+    fn shape(&self, served: &Served) -> Shape {
+        let keys: Vec<&str> = self.wanted.definition.keys().map(|c| c.name.as_str()).collect();
+        Shape::new(served.schema(), keys.into_iter())
     }
 
     /// Results of the granularities that take from speed; none where its states cannot be read.
@@ -72,7 +141,14 @@ impl Pass<'_> {
     }
 
     /// Brings one unit up to date.
-    async fn unit(&mut self, unit: &Unit, extent: &Extent, first: Planned, results: &Results) -> Result<()> {
+    async fn unit(
+        &mut self,
+        unit: &Unit,
+        extent: &Extent,
+        first: Planned,
+        results: &Results,
+        mut taking: Option<Taking>,
+    ) -> Result<()> {
         let mut plan = first;
         for _ in 0..ROUNDS_MAX {
             if let FromSpeed::Take(_) = plan.speed
@@ -81,22 +157,79 @@ impl Pass<'_> {
                 plan.speed = FromSpeed::Same;
             }
             let Some(served) = &self.facts.served else { return Ok(()) };
-            let built = if plan.is_idle() { None } else { self.build(served, unit, extent, &plan, results).await? };
+            let built = match plan.is_idle() {
+                true => None,
+                false => self.build(served, unit, extent, &plan, results, taking.as_ref()).await?,
+            };
             let Some((change, counts)) = built else {
                 self.units.unchanged += 1;
                 return Ok(());
             };
+            let is_clear = match self.clear(unit, &plan, taking.as_ref()).await? {
+                Cleared::Go => true,
+                Cleared::Moved => false,
+                Cleared::Held | Cleared::Behind => {
+                    self.units.unchanged += 1;
+                    return Ok(());
+                }
+            };
             let Some(served) = &mut self.facts.served else { return Ok(()) };
-            if served.commit(&change, self.run).await? {
+            if is_clear && served.commit(&change, self.run).await? {
                 tracing::debug!(%unit, ?plan, hours = change.hours.len(), "unit");
                 self.units.reconciled += 1;
                 self.windows.add(counts);
                 return Ok(());
             }
             plan = self.facts.plan(unit, extent).await?;
+            taking = self.taking(&[(unit, extent, plan)]).await?.remove(unit);
         }
         let message = format!("served unit `{unit}`: other reconcilers keep changing it first");
         Err(Error::new(Stage::Reconcile, Class::Overlap, message))
+    }
+
+    /// Commits the way of a unit's windows, before what it explains is served.
+    async fn clear(&mut self, unit: &Unit, plan: &Planned, taking: Option<&Taking>) -> Result<Cleared> {
+        let (FromBatch::Take(taken), Some(taking), Some(drifts)) = (plan.batch, taking, &mut self.drifts) else {
+            return Ok(Cleared::Go);
+        };
+        let known = match &taking.way {
+            Way::Same => return Ok(Cleared::Go),
+            Way::Unknown(why) => {
+                tracing::warn!(%unit, %why, "nothing can be said of how its windows came to their values");
+                self.drift.unknown_units += 1;
+                return Ok(Cleared::Go);
+            }
+            Way::Known(known) => known,
+        };
+        let Some(served) = &mut self.facts.served else { return Ok(Cleared::Go) };
+        let identity = self.run.identity();
+        let mut attempts = Attempts::new(Stage::Reconcile, format!("drift of unit `{unit}`"));
+        loop {
+            // rows are beside those of what is served: whoever served more meanwhile has put in more
+            if served.newest_entry(unit).await? != plan.before {
+                return Ok(Cleared::Moved);
+            }
+            match drifts.put(unit, plan.before.taken.as_ref(), taken, known, &identity).await? {
+                Put::Done => break,
+                Put::Behind => {
+                    tracing::info!(%unit, "another reconciler has a newer version of batch: it is left to that one");
+                    return Ok(Cleared::Behind);
+                }
+                Put::Again(outcome) => attempts.after(outcome).await?,
+            }
+            if drifts.refresh(&identity).await? {
+                break;
+            }
+        }
+        self.drift.moved += known.moved.rows;
+        self.drift.unexplained += known.moved.unexplained;
+        match self.limit.judge(&known.moved) {
+            Ok(()) => Ok(Cleared::Go),
+            Err(broken) => {
+                self.held.push(format!("unit `{unit}`: {broken}"));
+                Ok(Cleared::Held)
+            }
+        }
     }
 
     /// What changes; `None` if nothing does.
@@ -107,23 +240,22 @@ impl Pass<'_> {
         extent: &Extent,
         plan: &Planned,
         results: &Results,
+        taking: Option<&Taking>,
     ) -> Result<Option<(Change, WindowCounts)>> {
-        let keys: Vec<&str> = self.wanted.definition.keys().map(|c| c.name.as_str()).collect();
-        let shape = Shape::new(served.schema(), keys.into_iter());
+        let shape = self.shape(served);
         let mut old: BTreeMap<Hour, RecordBatch> = BTreeMap::new();
         for hour in hours(served, unit, extent, plan).await? {
             old.insert(hour, shape.one(&served.rows(unit, hour).await?)?);
         }
         let have = shape.one(&old.values().cloned().collect::<Vec<_>>())?;
         let mut counts = WindowCounts::default();
-        let covered = match plan.batch {
-            FromBatch::Take(taken) => {
-                let batch = self.facts.batch_rows(unit, shape.content()).await?;
-                let covered = shape.covered(&have, plan.before.covered(), &batch, &taken)?;
+        let covered = match (plan.batch, taking) {
+            (FromBatch::Take(taken), Some(taking)) => {
+                let covered = shape.covered(&have, plan.before.covered(), &taking.batch, &taken)?;
                 (counts.finals, counts.restated) = (covered.finals, covered.restated);
                 covered.rows
             }
-            FromBatch::Same | FromBatch::Behind => shape.ending(&have, plan.covered, false)?,
+            _ => shape.ending(&have, plan.covered, false)?,
         };
         let open = match (plan.speed, results.get(&unit.granularity)) {
             (FromSpeed::Take(_), Some(results)) => shape.provisional(results, unit.window_date, plan.covered)?,

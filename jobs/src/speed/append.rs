@@ -11,7 +11,7 @@ use super::rows::{self, ByDate, Counts, Place};
 use super::table::{SpeedTable, origin, speed_table};
 use crate::batch::Run;
 use crate::engine::aggregate::{Definition, States};
-use crate::error::{Class, Error, Result, Stage};
+use crate::error::{Error, Result};
 use crate::faults;
 use crate::lake::{AddedFile, Commit, CommitOutcome, Lake, file_schema};
 use arrow::datatypes::SchemaRef;
@@ -22,12 +22,6 @@ use deltaworks_core::speed::{Collision, SpeedIds, Standing, Verdict, judge};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Times that a commit is tried.
-const ATTEMPTS_MAX: u32 = 20;
-/// First pause between attempts; it doubles up to 64-fold.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// States of the rows of one raw commit.
 #[derive(Debug)]
@@ -76,39 +70,6 @@ pub(super) struct PartitionEntry {
     pub counts: Counts,
 }
 
-/// Pauses between attempts at one commit, and the error when they are used up.
-#[derive(Debug)]
-pub(super) struct Attempts {
-    left: u32,
-    error: Error,
-}
-
-impl Attempts {
-    pub fn new(table: &SpeedTable) -> Self {
-        let message = format!("table `{}`: others keep committing first", table.table.name());
-        Self { left: ATTEMPTS_MAX, error: Error::new(Stage::Speed, Class::Overlap, message) }
-    }
-
-    /// Waits after an outcome that was no commit.
-    ///
-    /// # Errors
-    /// The commit is surely refused, or was tried too often.
-    pub async fn after(&mut self, outcome: CommitOutcome) -> Result<()> {
-        match outcome {
-            CommitOutcome::Failed(error) => return Err(error),
-            CommitOutcome::Unknown(error) => self.error = error,
-            CommitOutcome::Committed(_) | CommitOutcome::Conflicted => {}
-        }
-        self.left -= 1;
-        if self.left == 0 {
-            let spent = Error::new(Stage::Speed, self.error.class, self.error.message.clone());
-            return Err(std::mem::replace(&mut self.error, spent));
-        }
-        tokio::time::sleep(PAUSE * 2_u32.pow((ATTEMPTS_MAX - self.left).min(6))).await;
-        Ok(())
-    }
-}
-
 /// Opens the table of a definition; makes it if it is missing.
 ///
 /// # Errors
@@ -133,7 +94,7 @@ pub(super) fn wanted_file_schema(definition: &Definition) -> SchemaRef {
 /// The store fails; [`Class::Internal`] if its offsets lie across the table's progress.
 pub(super) async fn append(table: &mut SpeedTable, addition: &Addition, run: &Run) -> Result<Appended> {
     let identity = run.identity();
-    let mut attempts = Attempts::new(table);
+    let mut attempts = table.attempts();
     let mut built: Option<(Vec<i32>, Built)> = None;
     loop {
         let standing = table.standing(&addition.raw_table);

@@ -8,7 +8,7 @@
 //! Invariants: U1 readers see the table as it was or as it is, never half of it; U2 a rebuild never takes
 //! progress back; U3 memory is that of a portion of rows, and of states up to a budget.
 
-use super::append::{Attempts, PartitionEntry, SpeedCommit, entry, open_or_make, wanted_file_schema};
+use super::append::{PartitionEntry, SpeedCommit, entry, open_or_make, wanted_file_schema};
 use super::floor::open_from;
 use super::raw_rows::{Portions, Span};
 use super::rows::{self, ByDate, Counts, Place};
@@ -270,7 +270,7 @@ impl Prepared {
 
     async fn commit(&self, work: &Work, raw_table: &str, table: &mut SpeedTable, anew: bool) -> Result<Committed> {
         let identity = work.run.identity();
-        let mut attempts = Attempts::new(table);
+        let mut attempts = table.attempts();
         loop {
             let stored = table.stored();
             let usable = table.standing(raw_table) == Standing::Usable;

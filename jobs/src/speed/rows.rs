@@ -6,7 +6,7 @@ use super::table::{WINDOW_DATE, out_of_range};
 use crate::batch::{conform, named};
 use crate::engine::aggregate::{Definition, States};
 use crate::error::{Class, Error, Result, Stage};
-use crate::lake::{AddedFile, FileProfile, LiveFile, PartitionValues, Table, encode, file_schema};
+use crate::lake::{AddedFile, FileProfile, LiveFile, PartitionValues, Table, file_schema};
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
@@ -98,11 +98,8 @@ pub(super) async fn put(table: &Table, schema: &SchemaRef, rows: ByDate) -> Resu
     let mut added = Vec::new();
     for (date, batches) in rows {
         let profile = FileProfile::new(schema.clone()).steady(["_from_offset", "_to_offset"]);
-        let encoded = tokio::task::spawn_blocking(move || encode(&profile, batches.into_iter().map(Ok)));
-        let broken = |e| Error::new(Stage::Speed, Class::Internal, "encoding a file broke down").because(e);
-        let file = encoded.await.map_err(broken)??;
         let values = PartitionValues::from([(WINDOW_DATE.to_owned(), Some(date.to_string()))]);
-        added.push(table.sink().put(values, file).await?);
+        added.extend(table.put_rows(values, profile, batches).await?);
     }
     Ok(added)
 }

@@ -11,7 +11,7 @@
 use super::rows;
 use crate::engine::aggregate::{Definition, States};
 use crate::error::{Class, Error, Result, Stage};
-use crate::lake::{Commit, CommitOutcome, Lake, LiveFile, Table, TableName, TableSpec};
+use crate::lake::{Attempts, Commit, CommitOutcome, Lake, LiveFile, Table, TableName, TableSpec};
 use arrow::datatypes::{DataType, Field, Schema};
 use deltaworks_core::speed::{Nexts, SpeedIds, Standing, Stored};
 use deltaworks_core::units::Fingerprint;
@@ -216,6 +216,10 @@ impl SpeedTable {
         spelled
             .and_then(|date| date.parse().ok())
             .ok_or_else(|| self.broken(&format!("file `{}` has no window date", file.path)))
+    }
+
+    pub(super) fn attempts(&self) -> Attempts {
+        Attempts::new(Stage::Speed, format!("table `{}`", self.table.name()))
     }
 
     pub(super) fn broken(&self, what: &dyn std::fmt::Display) -> Error {

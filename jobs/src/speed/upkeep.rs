@@ -5,7 +5,7 @@
 //! that were merged, in their partition and date; K2 a date is taken as it is in one snapshot, and put back
 //! only while every file of it that was read is still live; K3 the floor never falls.
 
-use super::append::{Attempts, SpeedCommit, wanted_file_schema};
+use super::append::{SpeedCommit, wanted_file_schema};
 use super::catch_up::merged;
 use super::floor::floor_at;
 use super::rows::{self, ByDate, Part, Place};
@@ -66,7 +66,7 @@ impl SpeedTable {
         let ids = SpeedIds::new(&ids_of);
         let floor = floor_at(&self.definition, bound)?;
         let identity = run.identity();
-        let mut attempts = Attempts::new(self);
+        let mut attempts = self.attempts();
         loop {
             let floor = self.floor().map_or(floor, |have| have.max(floor));
             let mut dates = BTreeSet::new();
@@ -154,7 +154,7 @@ impl SpeedTable {
         let name = self.definition.name.clone();
         let rewrite = SpeedIds::new(&name).rewrite();
         let identity = run.identity();
-        let mut attempts = Attempts::new(self);
+        let mut attempts = self.attempts();
         loop {
             let live = self.files_on(date).await?;
             // what was appended since has offsets of its own, and stays

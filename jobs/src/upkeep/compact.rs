@@ -12,7 +12,7 @@ use super::rewrite::{Manner, Set, Written, rewrite};
 use crate::batch::Run;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
-use crate::lake::{Commit, CommitOutcome, Lake, LiveFile, PartitionValues, Table, TableName};
+use crate::lake::{Attempts, Commit, CommitOutcome, Lake, LiveFile, PartitionValues, Table, TableName};
 use crate::project::settings::Settings;
 use arrow::datatypes::DataType;
 use deltaworks_core::commit_info::Identity;
@@ -20,15 +20,10 @@ use deltaworks_core::upkeep::{self, FileSize};
 use jiff::civil::Date;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Times that a date is planned anew because others were first.
 const ROUNDS_MAX: usize = 4;
-/// Times that a commit is tried.
-const ATTEMPTS_MAX: u32 = 20;
-/// Before the second attempt; it doubles.
-const PAUSE: Duration = Duration::from_millis(20);
 /// What a file in the making may hold in any case: encoders take some for themselves.
 const FILE_BYTES_LEAST: usize = 8 << 20;
 /// Layers whose files are not merged here.
@@ -226,11 +221,8 @@ impl Compaction<'_> {
     /// The version of the commit; `None` if a file is no longer live, and nothing was changed.
     pub async fn commit(&mut self, work: &Work, written: &Written) -> Result<Option<i64>> {
         let (identity, rewrite) = (self.run.identity(), rewrite_id(self.table.name()));
-        let name = self.table.name().clone();
-        let mut error =
-            Error::new(Stage::Upkeep, Class::Overlap, format!("table `{name}`: others keep committing first"));
-        let mut pause = PAUSE;
-        for _ in 0..ATTEMPTS_MAX {
+        let mut attempts = Attempts::new(Stage::Upkeep, format!("table `{}`", self.table.name()));
+        loop {
             // the version it is judged on is the one before the commit
             let changes = self.table.changes_since(work.version).await?;
             if let Some(version) = self.ours(&identity) {
@@ -245,17 +237,9 @@ impl Compaction<'_> {
             commit.txns = vec![(rewrite.clone(), self.table.txns().get(&rewrite).copied().unwrap_or(0) + 1)];
             match self.table.commit(commit).await {
                 CommitOutcome::Committed(version) => return Ok(Some(version)),
-                CommitOutcome::Failed(e) => return Err(e),
-                CommitOutcome::Conflicted => {}
-                CommitOutcome::Unknown(e) => error = e,
+                outcome => attempts.after(outcome).await?,
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
             self.table.refresh().await?;
-        }
-        match self.ours(&identity) {
-            Some(version) => Ok(Some(version)),
-            None => Err(error),
         }
     }
 

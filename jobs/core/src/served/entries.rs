@@ -1,8 +1,8 @@
 //! The `txn` entries of a served table, of empty units too: app id
 //! `deltaworks/<aggregate>/<granularity>/<window_date>/<entry>`, in the commit that changes the unit's rows.
 //!
-//! `generation`, `pin`, `covered` (microseconds) and `batch` (the batch table's version) say what was taken over; `origin`, `progress` and
-//! `states` of which speed states the provisional rows are.
+//! `generation`, `pin`, `covered` (microseconds), `batch` (the batch table's version) and `definition` say what was
+//! taken over; `origin`, `progress` and `states` of which speed states the provisional rows are.
 //!
 //! Invariant E1: a unit has all entries of a kind or none of it.
 
@@ -10,7 +10,7 @@ use crate::units::{Fingerprint, Unit, app_id, parse_app_id};
 use crate::windows::Instant;
 use std::collections::BTreeMap;
 
-const TAKEN: [&str; 4] = ["generation", "pin", "covered", "batch"];
+const TAKEN: [&str; 5] = ["generation", "pin", "covered", "batch", "definition"];
 const SHOWN: [&str; 3] = ["origin", "progress", "states"];
 
 /// What was taken over from batch, or what batch has.
@@ -24,6 +24,8 @@ pub struct Taken {
     pub covered: Instant,
     /// The version of the batch table where that was found.
     pub version: i64,
+    /// The definition that its rows were last computed under.
+    pub definition: Fingerprint,
 }
 
 /// Which speed states provisional rows are of, or which there are.
@@ -51,11 +53,17 @@ pub struct Entry {
 #[error("the served entries of unit `{0}` are not complete")]
 pub struct BrokenServed(pub Unit);
 
+impl Taken {
+    const fn txns(&self) -> [i64; 5] {
+        [self.generation, self.pin.txn(), self.covered.0, self.version, self.definition.txn()]
+    }
+}
+
 impl Entry {
     /// The txn entries that record this.
     #[must_use]
     pub fn write(&self, unit: &Unit) -> Vec<(String, i64)> {
-        let taken = self.taken.map(|t| TAKEN.into_iter().zip([t.generation, t.pin.txn(), t.covered.0, t.version]));
+        let taken = self.taken.map(|t| TAKEN.into_iter().zip(t.txns()));
         let shown = self.shown.map(|s| SHOWN.into_iter().zip([s.origin.txn(), s.progress, s.states.txn()]));
         let all = taken.into_iter().flatten().chain(shown.into_iter().flatten());
         all.map(|(entry, version)| (app_id(unit, entry), version)).collect()
@@ -95,15 +103,16 @@ pub fn read_ledger(aggregate: &str, txns: &BTreeMap<String, i64>) -> Result<BTre
 }
 
 /// Versions of both kinds.
-type Found = ([Option<i64>; 4], [Option<i64>; 3]);
+type Found = ([Option<i64>; 5], [Option<i64>; 3]);
 
-fn judge(unit: &Unit, taken: [Option<i64>; 4], shown: [Option<i64>; 3]) -> Result<Entry, BrokenServed> {
+fn judge(unit: &Unit, taken: [Option<i64>; 5], shown: [Option<i64>; 3]) -> Result<Entry, BrokenServed> {
     let broken = || BrokenServed(unit.clone());
     let taken = match taken {
-        [None, None, None, None] => None,
-        [Some(generation), Some(pin), Some(covered), Some(version)] if generation > 0 => {
-            let pin = Fingerprint::of_txn(pin).ok_or_else(broken)?;
-            Some(Taken { generation, pin, covered: Instant(covered), version })
+        [None, None, None, None, None] => None,
+        [Some(generation), Some(pin), Some(covered), Some(version), Some(definition)] if generation > 0 => {
+            let named = Fingerprint::of_txn(pin).zip(Fingerprint::of_txn(definition));
+            let (pin, definition) = named.ok_or_else(broken)?;
+            Some(Taken { generation, pin, covered: Instant(covered), version, definition })
         }
         _ => return Err(broken()),
     };
@@ -130,7 +139,8 @@ mod tests {
     }
 
     fn taken() -> Taken {
-        Taken { generation: 3, pin: Fingerprint::of(b"pin"), covered: Instant(-7), version: 12 }
+        let (pin, definition) = (Fingerprint::of(b"pin"), Fingerprint::of(b"definition"));
+        Taken { generation: 3, pin, covered: Instant(-7), version: 12, definition }
     }
 
     fn shown() -> Shown {
@@ -159,7 +169,7 @@ mod tests {
         let unit = unit("a", "5m");
         let whole: BTreeMap<_, _> =
             Entry { taken: Some(taken()), shown: Some(shown()) }.write(&unit).into_iter().collect();
-        assert_eq!(whole.len(), 7);
+        assert_eq!(whole.len(), 8);
         for id in whole.keys() {
             let mut less = whole.clone();
             less.remove(id);

@@ -40,18 +40,29 @@ pub enum Kept {
     Behind,
 }
 
+impl Taken {
+    /// Whether both were computed from the same rows in the same way, wherever they were found.
+    fn is_like(&self, other: &Self) -> bool {
+        let what = |t: &Self| (t.generation, t.pin, t.definition);
+        what(self) == what(other)
+    }
+
+    /// Whether this is of an older version of batch than `other`.
+    #[must_use]
+    pub fn is_behind(&self, other: &Self) -> bool {
+        self.generation < other.generation || self.covered < other.covered || self.version < other.version
+    }
+}
+
 /// What to take of what batch has of a unit; `None` is a unit that batch never published.
 pub fn judge_batch(taken: Option<Taken>, offer: Option<Taken>) -> FromBatch {
     match (taken, offer) {
         (None, None) => FromBatch::Same,
         (None, Some(offer)) => FromBatch::Take(offer),
         (Some(_), None) => FromBatch::Behind,
-        (Some(taken), Some(offer)) if (taken.generation, taken.pin) == (offer.generation, offer.pin) => FromBatch::Same,
-        (Some(taken), Some(offer)) => {
-            let behind =
-                offer.generation < taken.generation || offer.covered < taken.covered || offer.version < taken.version;
-            if behind { FromBatch::Behind } else { FromBatch::Take(offer) }
-        }
+        (Some(taken), Some(offer)) if taken.is_like(&offer) => FromBatch::Same,
+        (Some(taken), Some(offer)) if offer.is_behind(&taken) => FromBatch::Behind,
+        (Some(_), Some(offer)) => FromBatch::Take(offer),
     }
 }
 
@@ -80,6 +91,7 @@ mod tests {
             pin: Fingerprint::of(&covered.to_le_bytes()),
             covered: Instant(covered),
             version: 10 * generation + covered,
+            definition: Fingerprint::of(b"definition"),
         }
     }
 

@@ -68,7 +68,8 @@ impl Kit {
     }
 
     pub async fn reconcile_on(&self, lake: &Lake) -> ReconcileReport {
-        let options = ReconcileOptions { run_id: self.run_id(), aggregates: Vec::new(), parallel: 2 };
+        let options =
+            ReconcileOptions { run_id: self.run_id(), aggregates: Vec::new(), parallel: 2, accept_drift: false };
         run_on(lake, &self.settings, &options, &CancellationToken::new()).await
     }
 

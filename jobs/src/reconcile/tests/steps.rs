@@ -32,7 +32,7 @@ pub fn row(offset: i64, at_us: i64, value: i64) -> Row {
     }
 }
 
-fn late(row: Row) -> Row {
+pub fn late(row: Row) -> Row {
     Row { behind_ms: super::kit::LATENESS_US / 1_000 + 1, ..row }
 }
 
@@ -246,7 +246,8 @@ async fn a_plan_changes_nothing_and_nothing_is_made_of_nothing() {
     kit.land(&[row(0, 5, 1)], 1, DAY_US / 2).await;
     kit.catch_up().await;
     kit.batch_well().await;
-    let options = ReconcileOptions { run_id: "r".into(), aggregates: vec!["totals".into()], parallel: 2 };
+    let options =
+        ReconcileOptions { run_id: "r".into(), aggregates: vec!["totals".into()], parallel: 2, accept_drift: false };
     let planned = serde_json::to_value(plan_only(&kit.settings, &options).await.unwrap()).unwrap();
     let expected = serde_json::json!([
         { "unit": "totals/15m/1970-01-01", "generation": 1, "covered": "1970-01-01T11:00:00Z", "provisional": true },

@@ -63,6 +63,7 @@ async fn the_example_is_computed() {
         windows: ["5m", "1h", "1d"].map(|g| g.parse().unwrap()).to_vec(),
         zone: Zone::new(jiff::tz::TimeZone::get("Europe/Kyiv").unwrap()),
         redefine_days: 7,
+        drift_limit: Default::default(),
         speed: true,
         sql: "SELECT camera_id, avg(vehicle_speed) AS avg_speed, count(*) AS vehicles FROM camera_events GROUP BY camera_id".to_owned(),
     };

@@ -33,6 +33,7 @@ pub fn file(name: &str, sql: String) -> AggregateFile {
         windows: ["5m", "1d"].map(|g| g.parse().unwrap()).to_vec(),
         zone: Zone::utc(),
         redefine_days: 7,
+        drift_limit: Default::default(),
         speed: true,
         sql: format!("-- aggregate: {name}\n{sql}"),
     }
