@@ -4,5 +4,6 @@ mod crowd;
 mod drift;
 mod kit;
 mod live;
+mod memory;
 mod model;
 mod steps;
