@@ -64,14 +64,15 @@ pub fn run(brokers: &str) -> Value {
     let watcher = bench.watch();
     let counted_from = bench.send(rate, Duration::from_secs(seconds));
     let ends = bench.ends();
+    let is_seen = || bench.seen().last().is_some_and(|seen| (0..PARTITIONS).all(|p| ends[p] <= seen.last[p]));
     let patience = Instant::now();
-    while bench.seen().last().is_none_or(|seen| (0..PARTITIONS).any(|p| seen.last[p] < ends[p])) {
-        assert!(patience.elapsed() < PATIENCE, "the last events are not seen: {ends:?}");
+    while !is_seen() && patience.elapsed() < PATIENCE {
         sleep(Duration::from_millis(200));
     }
     let cost = term(stream, began);
     term(watcher, began);
     let stream = result_of(&told);
+    assert!(is_seen(), "the last events, {ends:?}, are not seen: {stream}");
     let (latencies, events) = latencies(&bench.seen(), &bench.buckets(), counted_from);
     let at = |share: f64| percentile(&latencies, (events as f64 * share) as u64);
     eprintln!("visible: p50 {} ms, p99 {} ms, most {} ms; the goal is {GOAL_MS} ms", at(0.5), at(0.99), at(1.0));
