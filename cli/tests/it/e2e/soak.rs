@@ -34,7 +34,7 @@ const DUPLICATES: f64 = 0.01;
 const BROKEN: f64 = 0.005;
 const STEPS: [&str; 4] = ["stream", "batch", "reconcile", "prove"];
 /// Kills of a loop that is too slow to get through its steps in its time.
-const KILLS_MAX: usize = 400;
+const KILLS_MAX: usize = 2_000;
 
 /// What the kills met.
 #[derive(Default)]
