@@ -164,6 +164,12 @@ impl Share {
         self.whole += before.abs();
     }
 
+    /// Takes in other windows.
+    pub const fn merge(&mut self, other: Self) {
+        self.moved += other.moved;
+        self.whole += other.whole;
+    }
+
     /// The part that moved; infinite if something came where nothing was.
     #[must_use]
     pub fn part(&self) -> f64 {

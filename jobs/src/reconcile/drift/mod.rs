@@ -3,7 +3,7 @@
 //! ```text
 //!   served rows ─┐
 //!   batch rows ──┼─> windows (which, and their pins) ─> steps (raw, once per set of pins) ─┐
-//!                │                                                                         ├─> rows ─> drift.<aggregate>
+//!                │ in pieces that fit into memory                                          ├─> rows ─> drift.<aggregate>
 //!   speed, raw ──┴─> what is stored, against what the same rows give ──────────────────────┘
 //! ```
 //!
@@ -14,6 +14,8 @@
 
 // in flow order
 mod windows;
+
+mod pieces;
 
 mod definitions;
 mod steps;
@@ -49,6 +51,7 @@ use deltaworks_core::served::Taken;
 use deltaworks_core::units::Unit;
 use deltaworks_core::windows::{Granularity, Window};
 use jiff::civil::Date;
+use pieces::pieces;
 use rows::{Columns, Values, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -96,6 +99,9 @@ pub(super) struct Drifts {
     definitions: Definitions,
 }
 
+/// The definition that a unit was computed under, and the one before.
+type OfUnit = (Arc<Definition>, Option<Arc<Definition>>);
+
 /// Windows that one pass over raw answers for.
 struct Pass {
     definition: Arc<Definition>,
@@ -138,25 +144,71 @@ impl Drifts {
         speed: Option<&Speed>,
         subjects: &[Subject<'_>],
     ) -> Result<Vec<Way>> {
+        let (mut looks, mut definitions) = (Vec::new(), Vec::new());
         let mut unknown: BTreeMap<usize, Unknown> = BTreeMap::new();
-        let mut looks: Vec<Looks> = Vec::new();
-        let mut passes: Vec<Pass> = Vec::new();
         for (number, subject) in subjects.iter().enumerate() {
             let look = self.look(lake, wanted, subject).await?;
-            let taken = subject.taken.definition;
-            if !look.windows.is_empty() {
-                match self.definitions.get(lake, wanted, taken).await? {
-                    None => drop(unknown.insert(number, Unknown::Definition)),
-                    Some(definition) => {
-                        let before = match subject.served.filter(|served| served.definition != taken) {
-                            Some(served) => self.definitions.get(lake, wanted, served.definition).await?,
-                            None => None,
-                        };
-                        deal(&mut passes, number, &look, &definition, before.as_ref());
-                    }
+            let of_unit = match look.windows.is_empty() {
+                true => None,
+                false => self.definitions_of(lake, wanted, subject).await?,
+            };
+            if of_unit.is_none() && !look.windows.is_empty() {
+                unknown.insert(number, Unknown::Definition);
+            }
+            definitions.push(of_unit);
+            looks.push(look);
+        }
+        let mut written: Vec<Vec<Written>> = subjects.iter().map(|_| Vec::new()).collect();
+        for piece in pieces(&looks, subjects, wanted.memory_bytes)? {
+            let values = self.values(wanted, speed, subjects, &piece, &definitions, &mut unknown).await?;
+            for (number, (subject, (look, values))) in subjects.iter().zip(piece.iter().zip(values)).enumerate() {
+                let is_known = !look.windows.is_empty() && !unknown.contains_key(&number);
+                if let Some(written) = written.get_mut(number).filter(|_| is_known) {
+                    let origin = (subject.taken.generation, subject.taken.pin);
+                    written.push(self.columns.write(&values, &look.windows, origin)?);
                 }
             }
-            looks.push(look);
+        }
+        let ways = looks.iter().zip(written).enumerate().map(|(number, (look, written))| {
+            if let Some(why) = unknown.remove(&number) {
+                return Ok(Way::Unknown(why));
+            }
+            if look.windows.is_empty() {
+                return Ok(Way::Same);
+            }
+            let (rows, moved) = self.columns.together(written)?;
+            Ok(Way::Known(Box::new(Known { rows, moved })))
+        });
+        ways.collect()
+    }
+
+    /// The definition that a unit was computed under, and the one before, if that was another; `None` if the first
+    /// cannot be read any more.
+    async fn definitions_of(&mut self, lake: &Lake, wanted: &Wanted, subject: &Subject<'_>) -> Result<Option<OfUnit>> {
+        let taken = subject.taken.definition;
+        let Some(definition) = self.definitions.get(lake, wanted, taken).await? else { return Ok(None) };
+        let before = match subject.served.filter(|served| served.definition != taken) {
+            Some(served) => self.definitions.get(lake, wanted, served.definition).await?,
+            None => None,
+        };
+        Ok(Some((definition, before)))
+    }
+
+    /// The values of a piece of the windows of each unit. What nothing can be said of goes to `unknown`.
+    async fn values(
+        &self,
+        wanted: &Wanted,
+        speed: Option<&Speed>,
+        subjects: &[Subject<'_>],
+        looks: &[Looks],
+        definitions: &[Option<OfUnit>],
+        unknown: &mut BTreeMap<usize, Unknown>,
+    ) -> Result<Vec<Values>> {
+        let mut passes: Vec<Pass> = Vec::new();
+        for (number, (look, definitions)) in looks.iter().zip(definitions).enumerate() {
+            if let Some((definition, before)) = definitions {
+                deal(&mut passes, number, look, definition, before.as_ref());
+            }
         }
         let mut values: Vec<Values> = subjects.iter().map(Values::of).collect();
         for pass in passes {
@@ -166,20 +218,9 @@ impl Drifts {
             }
         }
         if let Some(speed) = speed {
-            self.stored(wanted, speed, subjects, &looks, &mut values).await?;
+            self.stored(wanted, speed, subjects, looks, &mut values).await?;
         }
-        let ways = subjects.iter().zip(looks).zip(values).enumerate().map(|(number, ((subject, look), values))| {
-            if let Some(why) = unknown.remove(&number) {
-                return Ok(Way::Unknown(why));
-            }
-            if look.windows.is_empty() {
-                return Ok(Way::Same);
-            }
-            let origin = (subject.taken.generation, subject.taken.pin);
-            let Written { rows, moved } = self.columns.write(&values, &look.windows, origin)?;
-            Ok(Way::Known(Box::new(Known { rows, moved })))
-        });
-        ways.collect()
+        Ok(values)
     }
 
     /// Tries to commit the way of a unit.

@@ -12,7 +12,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StructArray, UInt32Array, new_null_array,
 };
 use arrow::buffer::NullBuffer;
-use arrow::compute::{CastOptions, cast_with_options, concat_batches, take};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
@@ -60,11 +60,14 @@ pub(super) struct Looked {
     pub served_pin: Option<Fingerprint>,
 }
 
-/// The rows of one unit, and how much it moved.
+/// The rows of some windows of a unit, and how much moved there.
 #[derive(Debug)]
 pub(super) struct Written {
-    pub rows: RecordBatch,
-    pub moved: Moved,
+    rows: RecordBatch,
+    moved: u64,
+    unexplained: u64,
+    /// How much of each column of numbers.
+    shares: BTreeMap<String, Share>,
 }
 
 /// Rows that can be found by their key.
@@ -116,15 +119,14 @@ impl Columns {
             .iter()
             .map(|batch| conform(batch, &PartitionValues::new(), &self.content))
             .collect::<Result<Vec<_>>>()?;
-        let rows = concat_batches(&self.content, &batches).map_err(broken)?;
+        let looked_at = batches.iter().map(|rows| {
+            let starts = column(rows, "window_start")?.as_primitive::<TimestampMicrosecondType>();
+            let mask = starts.values().iter().map(|start| Some(windows.contains_key(&Instant(*start)))).collect();
+            filter_record_batch(rows, &mask).map_err(broken)
+        });
+        let rows = concat_batches(&self.content, &looked_at.collect::<Result<Vec<_>>>()?).map_err(broken)?;
         let keys = cells(&rows, &self.keys)?;
-        let starts = column(&rows, "window_start")?.as_primitive::<TimestampMicrosecondType>().clone();
-        let mut at = BTreeMap::new();
-        for (row, number) in (0..rows.num_rows()).zip(0_u32..) {
-            if windows.contains_key(&Instant(starts.value(row))) {
-                at.insert(keys.bytes(row), number);
-            }
-        }
+        let at = (0..rows.num_rows()).zip(0_u32..).map(|(row, number)| (keys.bytes(row), number)).collect();
         Ok(Keyed { rows, at })
     }
 
@@ -181,7 +183,7 @@ impl Columns {
         let (mut kept, mut unexplained) = (Vec::new(), Vec::new());
         let (mut first_pins, mut served_pins) = (Vec::new(), Vec::new());
         let mut before: Vec<Option<u32>> = Vec::with_capacity(keys.len());
-        let mut moved = Moved::default();
+        let (mut moved, mut open_in_all) = (0, 0);
         for (n, key) in keys.iter().enumerate() {
             let Some(looked) = windows.get(&Instant(starts.value(n))) else { continue };
             let mut open = batch_cells.differ(&dedup_cells, n, None);
@@ -193,16 +195,16 @@ impl Columns {
                 false => served_cells.differ(&batch_cells, n, None) > 0,
             };
             before.push(if looked.is_new { base.at.get(*key).copied() } else { served.at.get(*key).copied() });
-            moved.unexplained += open;
+            open_in_all += open;
             if has_moved || open > 0 {
-                moved.rows += u64::from(has_moved);
+                moved += u64::from(has_moved);
                 kept.push(n);
                 unexplained.push(i64::try_from(open).unwrap_or(i64::MAX));
                 first_pins.push(looked.first_pin.to_string());
                 served_pins.push(looked.served_pin.map(|pin| pin.to_string()));
             }
         }
-        moved.size = self.size(&keys, windows, &starts, (base, served), &batch)?;
+        let shares = self.shares(&keys, windows, &starts, (base, served), &batch)?;
         let keys: Vec<&Box<[u8]>> = kept.iter().filter_map(|n| keys.get(*n).copied()).collect();
         let first =
             take_rows(&first, &UInt32Array::from_iter_values(kept.iter().filter_map(|n| u32::try_from(*n).ok())))?;
@@ -225,19 +227,36 @@ impl Columns {
             })
         });
         let rows = RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_>>()?).map_err(broken)?;
-        Ok(Written { rows, moved })
+        Ok(Written { rows, moved, unexplained: open_in_all, shares })
     }
 
-    /// The greatest part of a number's column that moved.
-    fn size(
+    /// All that is written of a unit, and how much it moved.
+    ///
+    /// # Errors
+    /// Rows do not fit together, which is a bug.
+    pub fn together(&self, pieces: Vec<Written>) -> Result<(RecordBatch, Moved)> {
+        let rows = concat_batches(&self.schema(), pieces.iter().map(|piece| &piece.rows)).map_err(broken)?;
+        let (mut moved, mut shares) = (Moved::default(), BTreeMap::<String, Share>::new());
+        for piece in pieces {
+            moved.rows += piece.moved;
+            moved.unexplained += piece.unexplained;
+            piece.shares.into_iter().for_each(|(name, share)| shares.entry(name).or_default().merge(share));
+        }
+        let parts = shares.into_iter().map(|(name, share)| (share.part(), name));
+        moved.size = parts.reduce(|a, b| if b.0 > a.0 { b } else { a });
+        Ok((rows, moved))
+    }
+
+    /// How much of each column of numbers moved.
+    fn shares(
         &self,
         keys: &[&Box<[u8]>],
         windows: &BTreeMap<Instant, Looked>,
         starts: &arrow::array::TimestampMicrosecondArray,
         (base, served): (&Keyed, &Keyed),
         batch: &Keyed,
-    ) -> Result<Option<(f64, String)>> {
-        let mut greatest: Option<(f64, String)> = None;
+    ) -> Result<BTreeMap<String, Share>> {
+        let mut shares = BTreeMap::new();
         for name in &self.values {
             let numbers = |source: &Keyed| numbers(column(&source.rows, name)?);
             let (Some(base_numbers), Some(served_numbers), Some(now)) =
@@ -255,11 +274,9 @@ impl Columns {
                 };
                 share.add(at(source, before), at(batch, &now));
             }
-            if greatest.as_ref().is_none_or(|(part, _)| share.part() > *part) {
-                greatest = Some((share.part(), name.clone()));
-            }
+            shares.insert(name.clone(), share);
         }
-        Ok(greatest)
+        Ok(shares)
     }
 
     /// Window and keys of each key, from whichever source has it.

@@ -1,7 +1,8 @@
-//! Provisional windows where memory is too small for all of them at once.
+//! Windows where memory is too small for all of them at once: provisional ones, and the ways of covered ones.
 
+use super::drift::drift;
 use super::kit::Row;
-use super::steps::{TOTALS, landed, row};
+use super::steps::{TOTALS, landed, late, row};
 use crate::batch::jobs_of;
 use crate::engine::aggregate::is_out_of_memory;
 use crate::reconcile::SpeedUse;
@@ -42,4 +43,27 @@ async fn windows_that_do_not_fit_together_are_served_some_at_a_time() -> Result<
     assert_eq!(served, right.served(name).await);
     kit.reconcile_again(name).await;
     Ok(())
+}
+
+/// Memory in which the values of a day do not fit after all steps, and its states do.
+const SOME: usize = 64 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_whose_values_do_not_fit_together_are_explained_in_pieces() {
+    let rows: Vec<Row> =
+        rows().into_iter().enumerate().map(|(n, row)| if n % 7 == 0 { late(row) } else { row }).collect();
+    let mut ways = Vec::new();
+    for memory_bytes in [None, Some(SOME)] {
+        let mut kit = landed(&rows, 3 * 96 * QUARTER_US).await;
+        kit.catch_up().await;
+        kit.batch_well().await;
+        if let Some(memory_bytes) = memory_bytes {
+            kit.batch.settings.memory_bytes = memory_bytes;
+        }
+        let report = kit.reconcile().await;
+        assert_eq!((report.drift.unexplained, report.drift.unknown_units), (0, 0));
+        ways.push(drift(&kit, TOTALS.name).await);
+    }
+    assert!(ways[0].len() > 1_000, "{} windows moved", ways[0].len());
+    assert_eq!(ways[0], ways[1]);
 }
