@@ -80,7 +80,7 @@ impl Model {
                 is_duplicate: false,
             });
         }
-        rows.sort_by(|a, b| a.order.cmp(&b.order));
+        rows.sort_by_key(|row| row.order);
         // the dates of each id among the rows before
         let mut seen: BTreeSet<(String, i64)> = BTreeSet::new();
         for row in &mut rows {
