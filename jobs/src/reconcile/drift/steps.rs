@@ -4,8 +4,8 @@
 //! states of a step are those of all steps up to it, merged. The last step takes batch's verdict on copies, judged
 //! here anew, and so all rows again.
 //!
-//! Invariants: S1 a date has as many rows in the pin as the pin says, or nothing is said of its windows; S2 rows
-//! outside the windows that are asked about go nowhere.
+//! Invariants: S1 a date has as many rows in the pin as the pin says, and none of them was rewritten since, or nothing
+//! is said of its windows; S2 rows outside the windows that are asked about go nowhere.
 
 use crate::batch::{
     DateFiles, DateIds, IdScan, Input, Numbered, broke_down, contained, event_times, in_background, meter::Meter,
@@ -58,6 +58,7 @@ pub(super) struct Question<'a> {
     pub parallel: usize,
     /// What dedup may take.
     pub memory_bytes: usize,
+    pub meter: &'a Meter,
 }
 
 /// The pins that decide about rows.
@@ -95,7 +96,9 @@ impl Pins {
     /// Whether both tell the same rows apart.
     pub fn are_like(&self, other: &Self) -> bool {
         let same = |a: &Pin, b: &Pin| (&a.table, &a.next, a.fill) == (&b.table, &b.next, b.fill);
-        same(&self.first, &other.first) && same(&self.served, &other.served) && same(&self.taken, &other.taken)
+        // dates may be rewritten or removed between two versions that were read equally far
+        let taken = self.taken.version == other.taken.version && same(&self.taken, &other.taken);
+        taken && same(&self.first, &other.first) && same(&self.served, &other.served)
     }
 
     /// Takes over the row counts of dates that only the other pin names.
@@ -116,7 +119,10 @@ pub(super) async fn steps(question: &Question<'_>) -> Result<Answer> {
             break;
         }
         match in_buckets(question, of).await {
-            Err(error) if is_out_of_memory(&error) => too_small = Some(error),
+            Err(error) if is_out_of_memory(&error) => {
+                Meter::add(&question.meter.begun_again, 1);
+                too_small = Some(error);
+            }
             ended => return ended,
         }
     }
@@ -257,6 +263,8 @@ enum Read {
 /// Reads the dates of the windows.
 struct Reader {
     input: Input,
+    /// How often dates have been rewritten up to now.
+    rewritten: BTreeMap<Date, i64>,
     pins: Pins,
     windows: Vec<Window>,
     wanted: SchemaRef,
@@ -275,6 +283,7 @@ impl Reader {
         let wanted = named(&input.source.schema, needed.chain(event_time).chain(COLUMNS));
         Self {
             lateness_ms: input.source.lateness_ms,
+            rewritten: question.input.pin.rewritten.clone(),
             input,
             pins: (*pins).clone(),
             windows: windows.clone(),
@@ -286,17 +295,8 @@ impl Reader {
 
     /// The dates whose values are read.
     fn dates(&self) -> Result<BTreeSet<Date>> {
-        let mut dates = BTreeSet::new();
-        for window in &self.windows {
-            let mut date = window.start.utc_date().map_err(super::super::gather::out)?;
-            let last = Instant(window.end.0 - 1).utc_date().map_err(super::super::gather::out)?;
-            while date <= last {
-                dates.insert(date);
-                let Ok(next) = date.tomorrow() else { break };
-                date = next;
-            }
-        }
-        Ok(dates)
+        let dates = self.windows.iter().map(dates_of).collect::<Result<Vec<_>>>()?;
+        Ok(dates.into_iter().flatten().collect())
     }
 
     async fn read(self, outlets: Outlets, whole: Arc<AtomicBool>) -> Result<Read> {
@@ -313,7 +313,8 @@ impl Reader {
             let files = self.input.dates.get(&date);
             let ids = scan.date(&self.input, date, files, self.parallel, &meter).await?;
             let inside = files.map_or(0, |files| files.rows) - ids.outside.count();
-            if inside != self.pins.taken.rows_of(date) {
+            let rewritten = self.rewritten.get(&date).copied().unwrap_or(0);
+            if inside != self.pins.taken.rows_of(date) || rewritten != self.pins.taken.rewritten_of(date) {
                 // streams end as if all were well: what they hold is not used
                 whole.store(true, Relaxed);
                 return Ok(Read::Gone(date));
@@ -380,6 +381,13 @@ impl Reader {
         let classes = classes.into_iter().map(|(class, mask)| Ok((class, take(mask)?))).collect::<Result<_>>()?;
         Ok(Sorted { classes, counted: take(counted)?, duplicates: take(duplicates)? })
     }
+}
+
+/// The event dates of a window.
+pub(super) fn dates_of(window: &Window) -> Result<Vec<Date>> {
+    let first = window.start.utc_date().map_err(super::super::gather::out)?;
+    let last = Instant(window.end.0 - 1).utc_date().map_err(super::super::gather::out)?;
+    Ok(std::iter::successors(Some(first), |date| date.tomorrow().ok()).take_while(|date| *date <= last).collect())
 }
 
 /// The rows of a batch, by who takes them.
