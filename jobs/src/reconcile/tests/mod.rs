@@ -6,3 +6,4 @@ mod kit;
 mod live;
 mod model;
 mod steps;
+mod ways;
