@@ -139,6 +139,45 @@ fn killed_after_a_commit() {
     killed_at("after_served_commit", 2);
 }
 
+/// What is served, and how it came to that: all that does not depend on the run.
+const TOLD: [&str; 2] = [
+    "SELECT granularity, window_start, residue, state, generation, total, n, late FROM served.totals ORDER BY 1, 2, 3",
+    "SELECT granularity, window_start, residue, generation, served['total'] AS served, base['total'] AS base, \
+     arrived['total'] AS arrived, late['total'] AS late, dedup['total'] AS dedup, unexplained \
+     FROM drift.totals ORDER BY 1, 2, 3, 4",
+];
+
+/// Kills a reconcile that has late events to explain at the `nth` time that it comes to `point`, if any, and goes on;
+/// what is told in the end.
+fn told_after(point: Option<(&str, u64)>) -> Vec<Vec<Value>> {
+    let mut story = Story::begin(11, None);
+    story.send(60);
+    story.project.catch_up().expect(0);
+    story.run(&["reconcile"]);
+    // spread over the same dates, and so behind by hours
+    story.send(60);
+    story.project.catch_up().expect(0);
+    story.run(&["batch"]);
+    if let Some((point, nth)) = point {
+        let faults = format!("{point}={}*off->return", nth - 1);
+        story.project.start_faulty(&faults, &["reconcile"]).wait().expect_fault(point);
+    }
+    story.run(&["reconcile"]);
+    story.verify();
+    story.project.run(&["reconcile", "--skip-exit-code"]).expect(99);
+    TOLD.map(|sql| story.project.rows(sql)).to_vec()
+}
+
+#[test]
+fn killed_while_drift_is_told() {
+    let undisturbed = told_after(None);
+    let drift = undisturbed.last().unwrap();
+    assert!(drift.len() > 10 && drift.iter().all(|row| row["unexplained"] == 0), "{drift:?}");
+    for point in [("before_drift_write", 1), ("before_drift_commit", 2), ("after_drift_commit", 2)] {
+        assert_eq!(told_after(Some(point)), undisturbed, "{point:?}");
+    }
+}
+
 /// What batch has published is not served yet; then it is.
 #[test]
 fn batch_is_killed_half_way() {

@@ -68,19 +68,13 @@ pub fn first_covering(end: Instant, known: &BTreeMap<Fingerprint, Instant>) -> O
 }
 
 /// How much may move before a unit is held back.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limit {
     /// Values that no step explains.
     pub unexplained: u64,
     /// Part of a column that may move: the sum of all moves over the sum of what was there. None for any.
     pub size: Option<f64>,
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self { unexplained: 0, size: None }
-    }
 }
 
 /// How much a unit moved.

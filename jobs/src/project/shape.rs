@@ -30,9 +30,10 @@ pub(super) fn read(node: &Node, schema: &Json, root: &Json, key: &Key, sink: &mu
             if fits("string") {
                 return Some(Json::String(scalar.text.clone()));
             }
-            match (scalar.integer(), scalar.boolean()) {
-                (Some(integer), _) if fits("integer") => within(integer, schema, node.place, key, sink),
-                (_, Some(boolean)) if fits("boolean") => Some(Json::Bool(boolean)),
+            match (scalar.integer(), scalar.boolean(), scalar.number()) {
+                (Some(integer), ..) if fits("integer") => within(integer, schema, node.place, key, sink),
+                (_, Some(boolean), _) if fits("boolean") => Some(Json::Bool(boolean)),
+                (.., Some(number)) if fits("number") => Some(Json::from(number)),
                 _ => wrong_type(node, &types, key, sink),
             }
         }
@@ -147,6 +148,7 @@ fn wrong_type(node: &Node, types: &[&str], key: &Key, sink: &mut Sink) -> Option
         Some("object") => "a map of `key: value` lines",
         Some("array") => "a list",
         Some("integer") => "an integer",
+        Some("number") => "a number",
         Some("boolean") => "`true` or `false`",
         _ => "a text",
     };

@@ -7,6 +7,7 @@ use super::contract::{BoundValue, Kind, Source, TimestampForm};
 use super::settings::{EventTime, ExtraFields, LookupFormat, RejectsLimit, Settings, Tombstones};
 use super::{aggregate_file, check, find, load};
 use crate::error::Class;
+use deltaworks_core::drift::Limit;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -103,6 +104,7 @@ fn aggregates_and_lookups_are_read() {
     assert_eq!(legs.windows.iter().map(ToString::to_string).collect::<Vec<_>>(), ["30s", "1h", "1mo"]);
     assert_eq!((legs.zone.name(), legs.redefine_days), (Some("Europe/Kyiv"), 14));
     assert!(!legs.speed);
+    assert_eq!(legs.drift_limit, Limit { unexplained: 3, size: Some(0.2) });
     assert_eq!(legs.grain, "one row per window and name of the feeder");
     assert!(legs.sql.contains("avg(legs)"));
     let [keepers] = settings.lookups.as_slice() else { panic!("one lookup") };

@@ -3,6 +3,7 @@
 //! Invariants: R1 a run that fails or is interrupted keeps what it has committed, and the next one goes on from
 //! there; R2 a run that finds nothing new commits nothing.
 
+use super::drift::Drifts;
 use super::gather::{Facts, Wanted};
 use super::provisional::SpeedUse;
 use super::table::Served;
@@ -79,6 +80,9 @@ pub struct ReconcileReport {
     pub drift: DriftCounts,
     /// How provisional windows did, by aggregate.
     pub speed: BTreeMap<String, SpeedUse>,
+    /// Times that raw was read again with more buckets of keys, because memory was too small.
+    #[serde(skip)]
+    pub begun_again: u64,
     /// Whether it ended because it was told to.
     #[serde(skip)]
     pub stopped: bool,
@@ -225,6 +229,7 @@ impl Reconciler {
         report.windows.add(windows);
         report.drift.add(drift);
         held.extend(held_here);
+        report.begun_again += drifts.as_ref().map_or(0, Drifts::begun_again);
         report.speed.insert(wanted.definition.name.clone(), facts.speed_use);
         ended?;
         if let Some(drifts) = &drifts {

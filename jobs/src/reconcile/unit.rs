@@ -176,6 +176,7 @@ impl<'a> Pass<'a> {
             let Some(served) = &mut self.facts.served else { return Ok(()) };
             if is_clear && served.commit(&change, self.run).await? {
                 tracing::debug!(%unit, ?plan, hours = change.hours.len(), "unit");
+                self.count(taking.as_ref());
                 self.units.reconciled += 1;
                 self.windows.add(counts);
                 return Ok(());
@@ -192,24 +193,23 @@ impl<'a> Pass<'a> {
         let (FromBatch::Take(taken), Some(taking), Some(drifts)) = (plan.batch, taking, &mut self.drifts) else {
             return Ok(Cleared::Go);
         };
-        let known = match &taking.way {
-            Way::Same => return Ok(Cleared::Go),
-            Way::Unknown(why) => {
-                tracing::warn!(%unit, %why, "nothing can be said of how its windows came to their values");
-                self.drift.unknown_units += 1;
-                return Ok(Cleared::Go);
-            }
-            Way::Known(known) => known,
-        };
+        if let Way::Unknown(why) = &taking.way {
+            tracing::warn!(%unit, %why, "nothing can be said of how its windows came to their values");
+        }
+        if !matches!(taking.way, Way::Known(_)) && !drifts.has(unit) {
+            return Ok(Cleared::Go);
+        }
         let Some(served) = &mut self.facts.served else { return Ok(Cleared::Go) };
         let identity = self.run.identity();
         let mut attempts = Attempts::new(Stage::Reconcile, format!("drift of unit `{unit}`"));
         loop {
             // rows are beside those of what is served: whoever served more meanwhile has put in more
             if served.newest_entry(unit).await? != plan.before {
+                // it has left the first pins of what it restated
+                drifts.refresh(&identity).await?;
                 return Ok(Cleared::Moved);
             }
-            match drifts.put(unit, plan.before.taken.as_ref(), taken, known, &identity).await? {
+            match drifts.put(unit, plan.before.taken.as_ref(), taken, &taking.way, &identity).await? {
                 Put::Done => break,
                 Put::Behind => {
                     tracing::info!(%unit, "another reconciler has a newer version of batch: it is left to that one");
@@ -221,14 +221,26 @@ impl<'a> Pass<'a> {
                 break;
             }
         }
-        self.drift.moved += known.moved.rows;
-        self.drift.unexplained += known.moved.unexplained;
-        match self.limit.judge(&known.moved) {
+        let judged = if let Way::Known(known) = &taking.way { self.limit.judge(&known.moved) } else { Ok(()) };
+        match judged {
             Ok(()) => Ok(Cleared::Go),
             Err(broken) => {
                 self.held.push(format!("unit `{unit}`: {broken}"));
+                self.count(Some(taking));
                 Ok(Cleared::Held)
             }
+        }
+    }
+
+    /// Counts what was found of the way of a unit's windows, once it is clear that it stands.
+    fn count(&mut self, taking: Option<&Taking>) {
+        match taking {
+            Some(Taking { way: Way::Known(known), .. }) => {
+                self.drift.moved += known.moved.rows;
+                self.drift.unexplained += known.moved.unexplained;
+            }
+            Some(Taking { way: Way::Unknown(_), .. }) => self.drift.unknown_units += 1,
+            Some(Taking { way: Way::Same, .. }) | None => {}
         }
     }
 

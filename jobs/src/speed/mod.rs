@@ -39,7 +39,7 @@ mod status;
 
 pub use catch_up::{Anew, CaughtUp, Planned};
 pub use live::Live;
-pub use raw_rows::from_raw;
+pub use raw_rows::{from_raw, rolled_from_raw};
 pub use rows::Counts;
 pub use run::{SpeedOptions, VerbReport, plan_only, run, run_on};
 pub use status::{Health, SpeedReport, Status};

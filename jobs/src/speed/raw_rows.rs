@@ -15,7 +15,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use deltaworks_core::place::{Offset, OffsetRange};
 use deltaworks_core::speed::Nexts;
-use deltaworks_core::windows::{Instant, Window};
+use deltaworks_core::windows::{Granularity, Instant, Window};
 use futures::StreamExt;
 use jiff::civil::Date;
 use std::collections::{BTreeMap, VecDeque};
@@ -138,20 +138,57 @@ impl<'a> Portions<'a> {
 /// # Errors
 /// A file cannot be read, a value cannot be computed, or memory is too small.
 pub async fn from_raw(input: &Input, definition: &Definition, upto: &Nexts, within: Window) -> Result<States> {
+    let mut all = Vec::new();
+    for_each_portion(input, definition, upto, within, async |states| {
+        all.push(states);
+        Ok(())
+    })
+    .await?;
+    definition.merge(all).await
+}
+
+/// The same states by the windows of `granularity`, several per window and key: of each portion of rows its own.
+///
+/// # Errors
+/// As [`from_raw`].
+pub async fn rolled_from_raw(
+    input: &Input,
+    definition: &Definition,
+    granularity: Granularity,
+    upto: &Nexts,
+    within: Window,
+) -> Result<States> {
+    let mut all = Vec::new();
+    for_each_portion(input, definition, upto, within, async |states| {
+        let rolled_up = definition.rollup(&states, granularity).await?;
+        all.extend(rolled_up.batches().cloned());
+        Ok(())
+    })
+    .await?;
+    definition.stored(&all)
+}
+
+/// The states of rows below `upto`, portion by portion, of base windows that start within `within`.
+async fn for_each_portion(
+    input: &Input,
+    definition: &Definition,
+    upto: &Nexts,
+    within: Window,
+    mut take: impl AsyncFnMut(States) -> Result<()>,
+) -> Result<()> {
     let utc_date = |instant: Instant| instant.utc_date().ok();
     let (first, last) = (utc_date(within.start), utc_date(Instant(within.end.0.saturating_sub(1))));
     let is_in = |date: Date| first.is_none_or(|first| first <= date) && last.is_none_or(|last| date <= last);
     let span = Span { from: Nexts::new(), to: upto.clone() };
     let mut portions = Portions::new(input, definition, span, is_in);
-    let mut all = Vec::new();
     while let Some(portion) = portions.next().await? {
         for (_, states) in portion.states {
             let (_, states) = states.split(within.start)?;
             let (states, _) = states.split(within.end)?;
-            all.push(states);
+            take(states).await?;
         }
     }
-    definition.merge(all).await
+    Ok(())
 }
 
 async fn states(definition: &Definition, rows: BTreeMap<String, Vec<RecordBatch>>) -> Result<Vec<(Place, States)>> {

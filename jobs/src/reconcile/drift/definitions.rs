@@ -49,7 +49,9 @@ impl Definitions {
 
 async fn read(wanted: &Wanted, sql: &str) -> Option<Definition> {
     let pipelines = [Arc::clone(&wanted.pipeline)];
-    let file = aggregate_text(sql, &wanted.definition.path, &pipelines).ok()?;
+    let mut file = aggregate_text(sql, &wanted.definition.path, &pipelines).ok()?;
+    // sizes are no part of a definition: units of any that there are now may have been computed under it
+    file.windows.clone_from(&wanted.definition.granularities);
     let engine = &wanted.engine;
     Definition::new(&file, &Source::of(&wanted.pipeline), &engine.lookups, &engine.session).await.ok()
 }

@@ -19,6 +19,7 @@ mod pieces;
 
 mod definitions;
 mod steps;
+mod stored;
 
 mod rows;
 
@@ -36,11 +37,10 @@ pub(super) use windows::Subject;
 
 use super::gather::Wanted;
 use super::provisional::Speed;
-use crate::batch::{Input, primitive};
+use crate::batch::{Input, meter::Meter, primitive};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::Lake;
-use crate::speed::from_raw;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
@@ -49,14 +49,15 @@ use deltaworks_core::commit_info::Identity;
 use deltaworks_core::drift::Moved;
 use deltaworks_core::served::Taken;
 use deltaworks_core::units::Unit;
-use deltaworks_core::windows::{Granularity, Window};
+use deltaworks_core::windows::Window;
 use jiff::civil::Date;
 use pieces::pieces;
 use rows::{Columns, Values, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use steps::{Answer, Pins, Question, Results, Steps, finish, steps};
+use std::sync::atomic::Ordering::Relaxed;
+use steps::{Answer, Pins, Question, Steps, steps};
 use table::Drift;
 use windows::Looks;
 
@@ -97,6 +98,7 @@ pub(super) struct Drifts {
     columns: Columns,
     input: Option<Input>,
     definitions: Definitions,
+    meter: Meter,
 }
 
 /// The definition that a unit was computed under, and the one before.
@@ -130,7 +132,8 @@ impl Drifts {
         let columns = Columns::new(&wanted.definition, content);
         let table = Drift::open(lake, &wanted.definition, &wanted.grain, &columns).await?;
         let input = Input::gather(lake, &wanted.pipeline, None).await?;
-        Ok(Self { table, columns, input, definitions: Definitions::new(&wanted.definition) })
+        let definitions = Definitions::new(&wanted.definition);
+        Ok(Self { table, columns, input, definitions, meter: Meter::default() })
     }
 
     /// The way of each unit, in their order. What `speed` stores is compared where it is given.
@@ -223,7 +226,13 @@ impl Drifts {
         Ok(values)
     }
 
-    /// Tries to commit the way of a unit.
+    /// Whether any way of a unit is told, of windows that are served or not.
+    pub fn has(&self, unit: &Unit) -> bool {
+        self.table.has(unit)
+    }
+
+    /// Tries to commit the way of a unit. Where there is none to tell, what was told of a generation that did not come
+    /// to be served gives way all the same.
     ///
     /// # Errors
     /// A file cannot be read or written.
@@ -232,10 +241,12 @@ impl Drifts {
         unit: &Unit,
         served: Option<&Taken>,
         taken: Taken,
-        known: &Known,
+        way: &Way,
         identity: &Identity,
     ) -> Result<Put> {
-        self.table.put(unit, served, taken, &known.rows, identity).await
+        let nothing = RecordBatch::new_empty(self.columns.schema());
+        let rows = if let Way::Known(known) = way { &known.rows } else { &nothing };
+        self.table.put(unit, served, taken, rows, identity).await
     }
 
     /// Moves on to the newest version of the table; whether it has a commit of this identity.
@@ -252,6 +263,11 @@ impl Drifts {
     /// The store fails; the next run tries again.
     pub async fn end(&self) -> Result<()> {
         self.table.end().await
+    }
+
+    /// Times that a pass over raw was begun again with more buckets of keys.
+    pub fn begun_again(&self) -> u64 {
+        self.meter.begun_again.load(Relaxed)
     }
 
     async fn look(&self, lake: &Lake, wanted: &Wanted, subject: &Subject<'_>) -> Result<Looks> {
@@ -279,57 +295,12 @@ impl Drifts {
             granularities: pass.windows.keys().filter_map(granularity).collect(),
             parallel: wanted.parallel,
             memory_bytes: wanted.memory_bytes,
+            meter: &self.meter,
         };
         Ok(match steps(&question).await? {
             Answer::Steps(steps) => Ok(steps),
             Answer::RowsGone(date) => Err(Unknown::RowsGone(date)),
         })
-    }
-
-    /// What is stored of windows that are new, and what the same rows of raw give.
-    async fn stored(
-        &self,
-        wanted: &Wanted,
-        speed: &Speed,
-        subjects: &[Subject<'_>],
-        looks: &[Looks],
-        values: &mut [Values],
-    ) -> Result<()> {
-        let Some(input) = &self.input else { return Ok(()) };
-        let current = self.definitions.current();
-        let mut new: Vec<Window> = Vec::new();
-        for (subject, look) in subjects.iter().zip(looks).filter(|(subject, _)| subject.taken.definition == current) {
-            let is_new = |window: &Window| look.windows.get(&window.start).is_some_and(|looked| looked.is_new);
-            for window in subject.extent.windows.iter().filter(is_new) {
-                // states of earlier dates were let go
-                let date = wanted.definition.zone.local_date(window.start).map_err(super::gather::out)?;
-                if speed.floor().is_none_or(|floor| floor <= date) {
-                    new.push(window);
-                }
-            }
-        }
-        let Some(within) =
-            new.iter().copied().reduce(|a, b| Window { start: a.start.min(b.start), end: a.end.max(b.end) })
-        else {
-            return Ok(());
-        };
-        let granularities: BTreeSet<Granularity> = subjects.iter().map(|subject| subject.unit.granularity).collect();
-        let granularities: Vec<Granularity> = granularities.into_iter().collect();
-        let definition = &wanted.definition;
-        let stored = match speed.results(definition, within, &granularities).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                tracing::warn!(aggregate = %definition.name, %error, "stored states are not compared");
-                return Ok(());
-            }
-        };
-        let states = from_raw(input, definition, &speed.progress(), within).await?;
-        let again = finish(definition, &states, &granularities).await?;
-        for (subject, values) in subjects.iter().zip(values) {
-            let of = |results: &Results| results.get(&subject.unit.granularity).cloned().unwrap_or_default();
-            values.stored = Some((of(&stored), of(&again)));
-        }
-        Ok(())
     }
 }
 

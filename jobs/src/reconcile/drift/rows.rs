@@ -45,8 +45,17 @@ pub(super) struct Values {
     pub steps: [Vec<RecordBatch>; 7],
     /// What batch has.
     pub batch: Vec<RecordBatch>,
-    /// What the stored states give, and what the same rows of raw give; of new windows alone.
-    pub stored: Option<(Vec<RecordBatch>, Vec<RecordBatch>)>,
+    /// What is stored of some of them.
+    pub stored: Option<Stored>,
+}
+
+/// What the stored states of windows give, and what the same rows of raw give.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub stored: Vec<RecordBatch>,
+    pub again: Vec<RecordBatch>,
+    /// The starts of the windows that are compared.
+    pub starts: BTreeSet<Instant>,
 }
 
 /// A window that is looked at.
@@ -164,15 +173,15 @@ impl Columns {
         let steps = values.steps.iter().map(|rows| self.keyed(rows, windows)).collect::<Result<Vec<_>>>()?;
         let batch = self.keyed(&values.batch, windows)?;
         let stored = match &values.stored {
-            Some((stored, again)) => {
-                let new = windows.iter().filter(|(_, looked)| looked.is_new).map(|(at, l)| (*at, *l)).collect();
-                Some((self.keyed(stored, &new)?, self.keyed(again, &new)?))
+            Some(Stored { stored, again, starts }) => {
+                let some = windows.iter().filter(|(at, _)| starts.contains(at)).map(|(at, l)| (*at, *l)).collect();
+                Some((self.keyed(stored, &some)?, self.keyed(again, &some)?))
             }
             None => None,
         };
         let sources = || steps.iter().chain([&batch]).chain(stored.iter().flat_map(|(a, b)| [a, b]));
-        let keys: BTreeSet<&Box<[u8]>> = sources().flat_map(|source| source.at.keys()).collect();
-        let keys: Vec<&Box<[u8]>> = keys.into_iter().collect();
+        let keys: BTreeSet<&[u8]> = sources().flat_map(|source| source.at.keys()).map(AsRef::as_ref).collect();
+        let keys: Vec<&[u8]> = keys.into_iter().collect();
         let of = |source: &Keyed| self.cells_of(source, &keys);
         let [served, _, base, .., dedup] = steps.as_slice() else { return Err(lacking("steps")) };
         let (served_cells, base_cells, dedup_cells, batch_cells) = (of(served)?, of(base)?, of(dedup)?, of(&batch)?);
@@ -182,19 +191,18 @@ impl Columns {
         let moving = self.places(&self.values);
         let (mut kept, mut unexplained) = (Vec::new(), Vec::new());
         let (mut first_pins, mut served_pins) = (Vec::new(), Vec::new());
-        let mut before: Vec<Option<u32>> = Vec::with_capacity(keys.len());
         let (mut moved, mut open_in_all) = (0, 0);
-        for (n, key) in keys.iter().enumerate() {
+        for n in 0..keys.len() {
             let Some(looked) = windows.get(&Instant(starts.value(n))) else { continue };
             let mut open = batch_cells.differ(&dedup_cells, n, None);
-            if let Some((stored, again)) = stored_cells.as_ref().filter(|_| looked.is_new) {
+            // windows that are not compared have no cells in either
+            if let Some((stored, again)) = &stored_cells {
                 open += stored.differ(again, n, None);
             }
             let has_moved = match looked.is_new {
                 true => base_cells.differ(&dedup_cells, n, Some(&moving)) > 0,
                 false => served_cells.differ(&batch_cells, n, None) > 0,
             };
-            before.push(if looked.is_new { base.at.get(*key).copied() } else { served.at.get(*key).copied() });
             open_in_all += open;
             if has_moved || open > 0 {
                 moved += u64::from(has_moved);
@@ -205,7 +213,7 @@ impl Columns {
             }
         }
         let shares = self.shares(&keys, windows, &starts, (base, served), &batch)?;
-        let keys: Vec<&Box<[u8]>> = kept.iter().filter_map(|n| keys.get(*n).copied()).collect();
+        let keys: Vec<&[u8]> = kept.iter().filter_map(|n| keys.get(*n).copied()).collect();
         let first =
             take_rows(&first, &UInt32Array::from_iter_values(kept.iter().filter_map(|n| u32::try_from(*n).ok())))?;
         let step = |source: &Keyed| self.struct_of(source, &keys);
@@ -250,7 +258,7 @@ impl Columns {
     /// How much of each column of numbers moved.
     fn shares(
         &self,
-        keys: &[&Box<[u8]>],
+        keys: &[&[u8]],
         windows: &BTreeMap<Instant, Looked>,
         starts: &arrow::array::TimestampMicrosecondArray,
         (base, served): (&Keyed, &Keyed),
@@ -280,7 +288,7 @@ impl Columns {
     }
 
     /// Window and keys of each key, from whichever source has it.
-    fn first_rows<'k>(&self, keys: &[&Box<[u8]>], sources: impl Iterator<Item = &'k Keyed>) -> Result<RecordBatch> {
+    fn first_rows<'k>(&self, keys: &[&[u8]], sources: impl Iterator<Item = &'k Keyed>) -> Result<RecordBatch> {
         let sources: Vec<&Keyed> = sources.collect();
         let mut places: Vec<(usize, usize)> = Vec::with_capacity(keys.len());
         for key in keys {
@@ -292,7 +300,7 @@ impl Columns {
     }
 
     /// The cells of each key: empty where a source has no row of it.
-    fn cells_of(&self, source: &Keyed, keys: &[&Box<[u8]>]) -> Result<Cells> {
+    fn cells_of(&self, source: &Keyed, keys: &[&[u8]]) -> Result<Cells> {
         let names: Vec<String> = self.compared();
         cells(&take_rows(&source.rows, &places_in(source, keys))?, &names)
     }
@@ -309,7 +317,7 @@ impl Columns {
         names.iter().filter_map(|name| compared.iter().position(|c| c == name)).collect()
     }
 
-    fn struct_of(&self, source: &Keyed, keys: &[&Box<[u8]>]) -> Result<ArrayRef> {
+    fn struct_of(&self, source: &Keyed, keys: &[&[u8]]) -> Result<ArrayRef> {
         let places = places_in(source, keys);
         let DataType::Struct(fields) = self.step() else { return Err(lacking("steps")) };
         let taken = take_rows(&source.rows, &places)?;
@@ -342,7 +350,7 @@ pub(super) fn ending_in(rows: &RecordBatch, after: Option<Instant>, bound: Insta
     arrow::compute::filter_record_batch(rows, &mask).map_err(broken)
 }
 
-fn places_in(source: &Keyed, keys: &[&Box<[u8]>]) -> UInt32Array {
+fn places_in(source: &Keyed, keys: &[&[u8]]) -> UInt32Array {
     keys.iter().map(|key| source.at.get(*key).copied()).collect()
 }
 

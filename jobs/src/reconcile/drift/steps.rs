@@ -4,8 +4,8 @@
 //! states of a step are those of all steps up to it, merged. The last step takes batch's verdict on copies, judged
 //! here anew, and so all rows again.
 //!
-//! Invariants: S1 a date has as many rows in the pin as the pin says, or nothing is said of its windows; S2 rows
-//! outside the windows that are asked about go nowhere.
+//! Invariants: S1 a date has as many rows in the pin as the pin says, and none of them was rewritten since, or nothing
+//! is said of its windows; S2 rows outside the windows that are asked about go nowhere.
 
 use super::super::gather::out;
 use crate::batch::{
@@ -59,6 +59,7 @@ pub(super) struct Question<'a> {
     pub parallel: usize,
     /// What dedup may take.
     pub memory_bytes: usize,
+    pub meter: &'a Meter,
 }
 
 /// The pins that decide about rows.
@@ -96,7 +97,9 @@ impl Pins {
     /// Whether both tell the same rows apart.
     pub fn are_like(&self, other: &Self) -> bool {
         let same = |a: &Pin, b: &Pin| (&a.table, &a.next, a.fill) == (&b.table, &b.next, b.fill);
-        same(&self.first, &other.first) && same(&self.served, &other.served) && same(&self.taken, &other.taken)
+        // dates may be rewritten or removed between two versions that were read equally far
+        let taken = self.taken.version == other.taken.version && same(&self.taken, &other.taken);
+        taken && same(&self.first, &other.first) && same(&self.served, &other.served)
     }
 
     /// Takes over the row counts of dates that only the other pin names.
@@ -117,7 +120,10 @@ pub(super) async fn steps(question: &Question<'_>) -> Result<Answer> {
             break;
         }
         match in_buckets(question, of).await {
-            Err(error) if is_out_of_memory(&error) => too_small = Some(error),
+            Err(error) if is_out_of_memory(&error) => {
+                Meter::add(&question.meter.begun_again, 1);
+                too_small = Some(error);
+            }
             ended => return ended,
         }
     }
@@ -259,6 +265,8 @@ enum Read {
 struct Reader {
     input: Input,
     judge: Judge,
+    /// How often dates have been rewritten up to now.
+    rewritten: BTreeMap<Date, i64>,
     wanted: SchemaRef,
     parallel: usize,
     memory_bytes: usize,
@@ -278,7 +286,8 @@ impl Reader {
             event_time: input.source.event_time.clone(),
             lateness_ms: input.source.lateness_ms,
         };
-        Self { input, judge, wanted, parallel: question.parallel, memory_bytes: question.memory_bytes }
+        let rewritten = question.input.pin.rewritten.clone();
+        Self { input, judge, rewritten, wanted, parallel: question.parallel, memory_bytes: question.memory_bytes }
     }
 
     async fn read(self, outlets: Outlets, whole: Arc<AtomicBool>) -> Result<Read> {
@@ -295,7 +304,9 @@ impl Reader {
             let files = self.input.dates.get(&date);
             let ids = scan.date(&self.input, date, files, self.parallel, &meter).await?;
             let inside = files.map_or(0, |files| files.rows) - ids.outside.count();
-            if inside != self.judge.pins.taken.rows_of(date) {
+            let rewritten = self.rewritten.get(&date).copied().unwrap_or(0);
+            let taken = &self.judge.pins.taken;
+            if inside != taken.rows_of(date) || rewritten != taken.rewritten_of(date) {
                 // streams end as if all were well: what they hold is not used
                 whole.store(true, Relaxed);
                 return Ok(Read::Gone(date));
@@ -366,13 +377,9 @@ fn mark(mask: &mut [bool], row: usize) {
 pub(super) fn dates_of(windows: &[Window]) -> Result<BTreeSet<Date>> {
     let mut dates = BTreeSet::new();
     for window in windows {
-        let mut date = window.start.utc_date().map_err(out)?;
+        let first = window.start.utc_date().map_err(out)?;
         let last = Instant(window.end.0 - 1).utc_date().map_err(out)?;
-        while date <= last {
-            dates.insert(date);
-            let Ok(next) = date.tomorrow() else { break };
-            date = next;
-        }
+        dates.extend(std::iter::successors(Some(first), |date| date.tomorrow().ok()).take_while(|date| *date <= last));
     }
     Ok(dates)
 }

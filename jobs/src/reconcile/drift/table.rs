@@ -91,6 +91,11 @@ impl Drift {
         self.live.get(&partition_of(unit)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a unit has rows.
+    pub fn has(&self, unit: &Unit) -> bool {
+        !self.files(unit).is_empty()
+    }
+
     /// The rows of a unit, with these columns.
     ///
     /// # Errors

@@ -1,12 +1,14 @@
 //! The batch kit, with speed and reconcile beside it, and what a reader finds in the served table.
 
-use crate::batch::tests::kit as batch;
+use crate::batch::tests::kit::{self as batch, committed, date_of};
 use crate::batch::{ledger_of, pins};
 use crate::lake::{Lake, Table, TableName};
+use crate::project::settings::AggregateFile;
 use crate::reconcile::{ReconcileOptions, ReconcileReport, run_on, served_name};
 use crate::speed::{self, SpeedOptions, SpeedTable};
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, new_null_array};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use deltaworks_core::progress::AppIds;
 use deltaworks_core::units::Entry;
 use futures::TryStreamExt;
 use jiff::civil::Date;
@@ -68,9 +70,54 @@ impl Kit {
     }
 
     pub async fn reconcile_on(&self, lake: &Lake) -> ReconcileReport {
-        let options =
-            ReconcileOptions { run_id: self.run_id(), aggregates: Vec::new(), parallel: 2, accept_drift: false };
+        self.reconcile_with(lake, false).await
+    }
+
+    pub async fn reconcile_with(&self, lake: &Lake, accept_drift: bool) -> ReconcileReport {
+        let options = ReconcileOptions { run_id: self.run_id(), aggregates: Vec::new(), parallel: 2, accept_drift };
         run_on(lake, &self.settings, &options, &CancellationToken::new()).await
+    }
+
+    /// Changes what the header of the first aggregate says.
+    pub fn head(&mut self, change: impl FnOnce(&mut AggregateFile)) {
+        change(Arc::make_mut(&mut self.batch.settings.aggregates[0]));
+    }
+
+    /// Writes rows as a redrive does: one commit, with a number of its own.
+    pub async fn fill(&self, rows: &[Row]) {
+        let mut raw = self.raw().await;
+        let id = AppIds::new("events").fill();
+        let number = raw.txns().get(&id).copied().unwrap_or(0) + 1;
+        let mut commit = self.commit();
+        for row in rows {
+            let batch = self.batch_of(std::slice::from_ref(row));
+            let columns = batch.schema_ref().fields().iter().zip(batch.columns());
+            let columns = columns.map(|(field, column)| -> ArrayRef {
+                match field.name().as_str() {
+                    "_fill" => Arc::new(Int64Array::from(vec![number])),
+                    "_behind_ms" => new_null_array(field.data_type(), 1),
+                    _ => Arc::clone(column),
+                }
+            });
+            let batch = RecordBatch::try_new(batch.schema(), columns.collect()).unwrap();
+            commit.adds.push(self.put(&raw, &date_of(row.at_us), &batch).await);
+        }
+        commit.txns.push((id, number));
+        committed(raw.commit(commit).await);
+    }
+
+    /// Takes the files of a date of raw away and puts these rows in their place, as `forget` does.
+    pub async fn rewrite(&self, date: &str, rows: &[Row]) {
+        let mut raw = self.raw().await;
+        let mut commit = self.commit();
+        commit.removes = raw.live_files().await.unwrap();
+        commit.removes.retain(|file| file.partition_values["event_date"].as_deref() == Some(date));
+        assert!(!commit.removes.is_empty(), "there is no {date}");
+        if !rows.is_empty() {
+            commit.adds = vec![self.put(&raw, date, &self.batch_of(rows)).await];
+            commit.txns = vec![(format!("deltaworks/events/rewritten/{date}"), 1)];
+        }
+        committed(raw.commit(commit).await);
     }
 
     /// Reconciles, and fails unless it ended well.

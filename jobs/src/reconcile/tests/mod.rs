@@ -8,3 +8,4 @@ mod live;
 mod memory;
 mod model;
 mod steps;
+mod ways;

@@ -1,7 +1,9 @@
 //! Whatever lands in whatever order, and whatever speed, batch and reconcile do in between: after every reconcile
-//! the served table is what the naive model says, and reconciling again changes nothing.
+//! the served and drift tables are what the naive models say, and reconciling again changes nothing.
 
+use super::drift::drift;
 use super::kit::{Kit, LATENESS_US, Row, Seen, Sql, UnitName, Values, Windows};
+use super::ways::{WaysModel, World};
 use crate::batch::BatchOptions;
 use crate::batch::tests::naive;
 use deltaworks_core::units::Entry;
@@ -9,7 +11,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,10 +45,12 @@ struct Model {
     /// How far each unit was covered when it was reconciled last.
     covered: BTreeMap<UnitName, i64>,
     served: Windows,
+    ways: WaysModel,
 }
 
-fn passes(sql: &Sql, values: &Values) -> bool {
-    sql.name == "plain" || values.1.is_some_and(|greatest| greatest < 6)
+/// HAVING, of the greatest value.
+fn passes(sql: &Sql) -> fn(Option<i64>) -> bool {
+    if sql.name == "plain" { |_| true } else { |greatest| greatest.is_some_and(|greatest| greatest < 6) }
 }
 
 fn zone() -> TimeZone {
@@ -58,15 +62,17 @@ fn date_of(us: i64) -> Date {
 }
 
 impl Model {
-    /// On-time rows that are no repeats, of all windows; late ones and repeats are counted.
+    /// On-time rows that are no repeats, of all windows; late ones and repeats are counted. Fills are in none.
     fn speed(
         sql: &Sql,
         rows: &[Row],
+        fills: &BTreeSet<usize>,
         late_ms: i64,
         floor: Option<Date>,
     ) -> BTreeMap<(String, i64, i64, Option<String>), Values> {
         let mut windows: BTreeMap<_, Values> = BTreeMap::new();
-        for row in rows.iter().filter(|row| floor.is_none_or(|floor| date_of(row.at_us) >= floor)) {
+        let landed = rows.iter().enumerate().filter(|(n, _)| !fills.contains(n)).map(|(_, row)| row);
+        for row in landed.filter(|row| floor.is_none_or(|floor| date_of(row.at_us) >= floor)) {
             for granularity in GRANULARITIES {
                 let (start, end) = naive::window(granularity, row.at_us, &zone());
                 let key = (granularity.to_owned(), start, end, row.key.clone());
@@ -82,11 +88,12 @@ impl Model {
                 }
             }
         }
-        windows.retain(|_, values| values.2 > 0 && passes(sql, values));
+        windows.retain(|_, values| values.2 > 0 && passes(sql)(values.1));
         windows
     }
 
-    fn reconcile(&mut self, sql: &Sql, rows: &[Row], batch: &BTreeMap<UnitName, (Entry, i64)>, floor: Option<Date>) {
+    fn reconcile(&mut self, sql: &Sql, landed: &Landed, batch: &BTreeMap<UnitName, (Entry, i64)>, floor: Option<Date>) {
+        let Landed { rows, fills } = landed;
         let unit = |granularity: &str, start: i64| (granularity.to_owned(), date_of(start).to_string());
         let bound = |unit: &UnitName| batch.get(unit).map(|(_, covered)| *covered);
         let mut now = Windows::new();
@@ -96,7 +103,7 @@ impl Model {
         });
         let exact =
             naive::windows(&judged.collect::<Vec<_>>(), &GRANULARITIES, PLAIN.zone, i64::MAX, |_| true, |_| true);
-        for (key, values) in exact.into_iter().filter(|(_, values)| passes(sql, values)) {
+        for (key, values) in exact.into_iter().filter(|(_, values)| passes(sql)(values.1)) {
             let name = unit(&key.0, key.1);
             let (_, end) = naive::window(&key.0, key.1, &zone());
             let Some((entry, covered)) = batch.get(&name).filter(|(_, covered)| end <= *covered) else { continue };
@@ -121,7 +128,7 @@ impl Model {
         match self.in_speed {
             Some(in_speed) => {
                 for ((granularity, start, end, key), values) in
-                    Self::speed(sql, &rows[..in_speed], self.late_ms[0], floor)
+                    Self::speed(sql, &rows[..in_speed], fills, self.late_ms[0], floor)
                 {
                     if is_open(&granularity, start, end) {
                         let seen = Seen { values, state: "provisional".into(), generation: 0, pin: None };
@@ -142,6 +149,14 @@ impl Model {
     }
 }
 
+/// What has landed.
+#[derive(Default)]
+struct Landed {
+    rows: Vec<Row>,
+    /// Which of the rows are fills.
+    fills: BTreeSet<usize>,
+}
+
 #[derive(Debug, Clone)]
 struct Event {
     hour: i64,
@@ -157,6 +172,7 @@ struct Event {
 #[derive(Debug, Clone)]
 enum Step {
     Land { events: Vec<Event>, reached_hour: i64 },
+    Fill { events: Vec<Event> },
     Speed,
     Batch,
     Reconcile,
@@ -173,8 +189,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         },
     );
     let step = prop_oneof![
-        4 => (prop::collection::vec(event, 1..9), 0..90i64)
+        4 => (prop::collection::vec(event.clone(), 1..9), 0..90i64)
             .prop_map(|(events, reached_hour)| Step::Land { events, reached_hour }),
+        1 => prop::collection::vec(event, 1..3).prop_map(|events| Step::Fill { events }),
         3 => Just(Step::Speed),
         3 => Just(Step::Batch),
         4 => Just(Step::Reconcile),
@@ -189,7 +206,8 @@ const FIRST_US: i64 = 1_730_592_000_000_000;
 
 struct Play {
     kit: Kit,
-    rows: Vec<Row>,
+    landed: Landed,
+    /// Of landed rows; fills have those in between.
     offsets: [i64; 2],
     reached: i64,
     late_ms: i64,
@@ -201,36 +219,26 @@ impl Play {
     async fn step(&mut self, first_us: i64, step: Step) {
         match step {
             Step::Land { events, reached_hour } => {
-                let first = self.rows.len();
-                for e in events {
-                    let partition = usize::from(e.partition);
-                    self.rows.push(Row {
-                        id: format!("id-{}", e.id),
-                        at_us: first_us + e.hour * HOUR_US + e.second * 1_000_000,
-                        value: e.value,
-                        key: e.key.map(|k| format!("key {k}")),
-                        kafka_us: None,
-                        partition: partition as i32,
-                        offset: self.offsets[partition],
-                        behind_ms: if e.late { LATENESS_US / 1_000 + 1 } else { e.second },
-                        repeat: e.repeat,
-                    });
-                    self.offsets[partition] += 1;
-                }
+                let rows: Vec<Row> = events.into_iter().map(|event| self.row(first_us, event, false)).collect();
                 self.reached = self.reached.max(first_us + reached_hour * HOUR_US);
-                self.kit.land(&self.rows[first..], 3, self.reached).await;
+                self.kit.land(&rows, 3, self.reached).await;
             }
-            Step::Speed if !self.rows.is_empty() => {
+            Step::Fill { events } => {
+                let rows: Vec<Row> = events.into_iter().map(|event| self.row(first_us, event, true)).collect();
+                self.kit.fill(&rows).await;
+            }
+            Step::Speed if !self.landed.rows.is_empty() => {
                 self.kit.catch_up().await;
                 for (_, model) in &mut self.models {
-                    (model.in_speed, model.late_ms[0]) = (Some(self.rows.len()), self.late_ms);
+                    (model.in_speed, model.late_ms[0]) = (Some(self.landed.rows.len()), self.late_ms);
                 }
             }
             Step::Batch => {
                 let report = self.kit.batch(&BatchOptions { ..self.kit.options() }).await;
                 assert!(report.error.is_none(), "{report:?}");
-                for (_, model) in &mut self.models {
-                    (model.in_batch, model.late_ms[1]) = (self.rows.len(), self.late_ms);
+                for (sql, model) in &mut self.models {
+                    (model.in_batch, model.late_ms[1]) = (self.landed.rows.len(), self.late_ms);
+                    model.ways.batch(&self.kit.ledger(sql.name).await, self.landed.rows.len());
                 }
             }
             Step::Reconcile => self.reconcile().await,
@@ -254,19 +262,56 @@ impl Play {
         }
     }
 
+    /// A row of its own; a fill is below what is landed, and nobody knows how late it was.
+    fn row(&mut self, first_us: i64, e: Event, is_fill: bool) -> Row {
+        let partition = usize::from(e.partition);
+        self.offsets[partition] += 2;
+        let behind_ms = if e.late { LATENESS_US / 1_000 + 1 } else { e.second };
+        let row = Row {
+            id: format!("id-{}", e.id),
+            at_us: first_us + e.hour * HOUR_US + e.second * 1_000_000,
+            value: e.value,
+            key: e.key.map(|k| format!("key {k}")),
+            kafka_us: None,
+            partition: partition as i32,
+            offset: self.offsets[partition] - i64::from(is_fill),
+            behind_ms: if is_fill { 0 } else { behind_ms },
+            repeat: e.repeat && !is_fill,
+        };
+        if is_fill {
+            self.landed.fills.insert(self.landed.rows.len());
+        }
+        self.landed.rows.push(row.clone());
+        row
+    }
+
     async fn reconcile(&mut self) {
+        let mut moved = 0;
         for (sql, model) in &mut self.models {
             let (ledger, floor) = (self.kit.ledger(sql.name).await, self.kit.floor(sql.name).await);
-            model.reconcile(sql, &self.rows, &ledger, floor);
+            let world = World {
+                rows: &self.landed.rows,
+                fills: &self.landed.fills,
+                late_ms: self.late_ms,
+                batch_late_ms: model.late_ms[1],
+                zone: &zone(),
+                passes: passes(sql),
+            };
+            let known = model.ways.drift.len();
+            model.ways.reconcile(&world, &ledger, &model.served);
+            moved += model.ways.drift.len() - known;
+            model.reconcile(sql, &self.landed, &ledger, floor);
         }
         let mut before = Vec::new();
         for (sql, _) in &self.models {
             before.push((self.kit.version(sql.name).await, self.kit.served(sql.name).await));
         }
-        self.kit.reconcile().await;
+        let report = self.kit.reconcile().await;
+        assert_eq!((report.drift.moved, report.drift.unexplained), (moved as u64, 0), "{report:?}");
         for ((sql, model), (version, old)) in self.models.iter().zip(before) {
             let now = self.kit.served(sql.name).await;
             assert_eq!(now, model.served, "{}", sql.name);
+            assert_eq!(drift(&self.kit, sql.name).await, model.ways.drift, "{}", sql.name);
             for (key, seen) in &now {
                 let Some(old) = old.get(key) else { continue };
                 assert!(old.generation <= seen.generation, "{key:?}");
@@ -282,8 +327,14 @@ impl Play {
 async fn play(first_us: i64, steps: Vec<Step>) {
     let models = [(PLAIN, Model::default()), (PICKY, Model::default())];
     let kit = Kit::new(&[PLAIN, PICKY]);
-    let mut play =
-        Play { kit, rows: Vec::new(), offsets: [0, 0], reached: i64::MIN, late_ms: LATENESS_US / 1_000, models };
+    let mut play = Play {
+        kit,
+        landed: Landed::default(),
+        offsets: [0, 0],
+        reached: i64::MIN,
+        late_ms: LATENESS_US / 1_000,
+        models,
+    };
     for step in steps.into_iter().chain([Step::Speed, Step::Batch, Step::Reconcile]) {
         play.step(first_us, step).await;
     }
