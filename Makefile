@@ -78,13 +78,13 @@ $(airflow_venv)/complete: fixtures/e2e/airflow/requirements.txt
 	$(airflow_venv)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# BENCH_ONLY=landing or batch runs one part.
-bench: services-start $(venv)/complete ## speed and memory against a plain loop, DuckDB and Polars (release build)
+# BENCH_ONLY=landing, batch, speed, reconcile or visible runs one part; DELTAWORKS_BINARY measures another build.
+bench: services-start $(venv)/complete ## speed and memory against a plain loop, DuckDB and Polars; what serving costs and how soon (release build)
 	eval "$$($(services) env)"; export BENCH_PYTHON="$(abspath $(venv))/bin/python"; cargo bench --workspace --bench speed
 
 # Built as `bench` builds it: another selection would give dependencies other features.
-soak: build services-start ## the kill loops with the release binary, ten minutes each (DELTAWORKS_SOAK_SECONDS)
+soak: build services-start ## the kill loops, of stream and of run, with the release binary, ten minutes (DELTAWORKS_SOAK_SECONDS)
 	cargo bench --workspace --bench speed --no-run
 	eval "$$($(services) env)"; \
 	DELTAWORKS_BINARY="$(abspath $(target))/release/deltaworks" DELTAWORKS_SOAK_SECONDS="$${DELTAWORKS_SOAK_SECONDS:-600}" \
-		cargo test --workspace --test it -- --ignored e2e::kills --nocapture
+		cargo test --workspace --test it -- --ignored e2e::kills e2e::soak --test-threads=3 --nocapture

@@ -4,17 +4,13 @@
 //! All are whole processes, in turn, on one local lake that `stream` landed. The results of the three
 //! engines are compared, so that no time is the time of a wrong answer.
 
+use super::events::{DAY_MS, Events, START_MS};
 use super::measure::{Cost, deltaworks, measure, number, tried};
 use serde_json::{Value, json};
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-const CAMERAS: u64 = 1_000;
 const DAYS: u64 = 30;
-const DAY_MS: u64 = 86_400_000;
-/// 2026-01-05, in ms since the epoch.
-const START_MS: u64 = 1_767_571_200_000;
 const SECOND_DAY: &str = "2026-01-06";
 const LAST_DAY: &str = "2026-02-03";
 /// The date that gets late events.
@@ -49,22 +45,11 @@ struct Lake<'a> {
     folder: PathBuf,
 }
 
-/// A stream of events.
-#[derive(Clone, Copy)]
-struct Events {
-    seed: u64,
-    count: u64,
-    from_ms: u64,
-    days: u64,
-    /// One event in this many comes twice.
-    twice: u64,
-}
-
 impl Bench {
     /// Three granularities of 30 dates, 1,000 cameras, 1 % of events twice.
     fn windows(&self, events: u64) -> Value {
         let lake = self.lake("windows");
-        lake.land(Events { seed: 1, count: events, from_ms: START_MS, days: DAYS, twice: 100 }, 1_000_000);
+        lake.land(Events { seed: 1, count: events, from_ms: START_MS, over_ms: DAYS * DAY_MS, twice: 100 }, 1_000_000);
         let ours = lake.batch("speeds", &[]);
         let found = lake.found("speeds", LAST_DAY);
         let (duckdb, seen) = lake.peer("duckdb", "speeds", LAST_DAY, None).unwrap();
@@ -72,8 +57,13 @@ impl Bench {
         let (polars, seen) = lake.peer("polars", "speeds", LAST_DAY, None).unwrap();
         lake.agree(&found, &seen);
         let idle = lake.batch("speeds", &[]);
-        let late =
-            Events { seed: 2, count: events / 1_000, from_ms: START_MS + LATE_DAY * DAY_MS, days: 1, twice: 100 };
+        let late = Events {
+            seed: 2,
+            count: events / 1_000,
+            from_ms: START_MS + LATE_DAY * DAY_MS,
+            over_ms: DAY_MS,
+            twice: 100,
+        };
         lake.land(late, 1_000_000);
         let recompute = lake.batch("speeds", &[]);
         let faster = |peer: &Cost| peer.wall_s / ours.wall_s;
@@ -89,7 +79,7 @@ impl Bench {
     /// Exact medians and distinct ids of events that all come twice, on two dates.
     fn memory(&self, events: u64) -> Value {
         let lake = self.lake("memory");
-        lake.land(Events { seed: 3, count: events, from_ms: START_MS, days: 2, twice: 1 }, 1_000_000);
+        lake.land(Events { seed: 3, count: events, from_ms: START_MS, over_ms: 2 * DAY_MS, twice: 1 }, 1_000_000);
         let ours = lake.batch("medians", &[]);
         let found = lake.found("medians", SECOND_DAY);
         let (duckdb, seen) = lake.peer("duckdb", "medians", SECOND_DAY, None).unwrap();
@@ -105,7 +95,7 @@ impl Bench {
     fn plan(&self) -> Value {
         let commits = number("BENCH_COMMITS", 5_000);
         let lake = self.lake("plan");
-        lake.land(Events { seed: 4, count: commits * 200, from_ms: START_MS, days: 2, twice: 100 }, 200);
+        lake.land(Events { seed: 4, count: commits * 200, from_ms: START_MS, over_ms: 2 * DAY_MS, twice: 100 }, 200);
         let full = lake.batch("speeds", &[]);
         let planned = lake.batch("speeds", &["--dry-run"]);
         json!({ "commits": commits, "batch": full.json(), "plan": planned.json(), "plan_to_full": planned.wall_s / full.wall_s })
@@ -129,13 +119,7 @@ impl Lake<'_> {
 
     /// Sends events and lands them.
     fn land(&self, events: Events, commit_rows: u64) {
-        let mut produce = self.command(&["produce", "small", "--file", "/dev/stdin"]);
-        let mut child = produce.stdin(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufWriter::with_capacity(1 << 20, child.stdin.take().unwrap());
-        events.write(&mut lines);
-        lines.flush().unwrap();
-        drop(lines);
-        assert!(child.wait().unwrap().success());
+        events.send(self.command(&["produce", "small", "--file", "/dev/stdin"]));
         let mut stream = self.command(&["stream", "small", "--until-caught-up"]);
         stream.env("BENCH_COMMIT_ROWS", commit_rows.to_string());
         assert!(stream.status().unwrap().success());
@@ -183,45 +167,4 @@ impl Lake<'_> {
     fn agree(&self, ours: &Value, peer: &Value) {
         assert_eq!(ours, peer, "{}: the engines disagree", self.topic);
     }
-}
-
-impl Events {
-    /// One JSON object a line, about in the order of event time.
-    fn write(self, out: &mut impl Write) {
-        let mut line = Vec::with_capacity(256);
-        for n in 0..self.count {
-            // each second one of a pair repeats the first
-            let original = if self.is_copy(n) { n - 1 } else { n };
-            let a = mix(self.seed << 40 ^ original);
-            let b = mix(a);
-            let at_ms = self.from_ms + original * (self.days * DAY_MS - 10_000) / self.count + b % 10_000;
-            line.clear();
-            event(&mut line, a, b, at_ms);
-            out.write_all(&line).unwrap();
-        }
-    }
-
-    const fn is_copy(self, n: u64) -> bool {
-        !n.is_multiple_of(2) && (n / 2).is_multiple_of(self.twice)
-    }
-}
-
-fn event(line: &mut Vec<u8>, a: u64, b: u64, at_ms: u64) {
-    let at = jiff::Timestamp::from_millisecond(at_ms as i64).unwrap();
-    let (camera, speed, plate) = (b % CAMERAS, a % 1_400, a % 10_000);
-    writeln!(
-        line,
-        r#"{{"event_id":"{a:016x}{b:016x}","camera_id":"cam-{camera:04}","timestamp":"{at:.3}","vehicle_speed":{}.{},"plate_number":"AB{plate:04}CD"}}"#,
-        speed / 10,
-        speed % 10
-    )
-    .unwrap();
-}
-
-/// splitmix64.
-const fn mix(n: u64) -> u64 {
-    let n = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    n ^ (n >> 31)
 }

@@ -12,9 +12,13 @@
 )]
 
 mod batch;
+mod events;
 mod landing;
 mod limit;
 mod measure;
+mod reconcile;
+mod states;
+mod visible;
 
 use serde_json::json;
 use std::path::Path;
@@ -38,6 +42,15 @@ fn main() {
     }
     if wanted("batch") {
         result["batch"] = batch::run(&brokers);
+    }
+    if wanted("speed") {
+        result["speed"] = states::run(&brokers);
+    }
+    if wanted("reconcile") {
+        result["reconcile"] = reconcile::run(&brokers);
+    }
+    if wanted("visible") {
+        result["visible"] = visible::run(&brokers);
     }
     println!("{result}");
 }

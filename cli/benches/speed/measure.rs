@@ -1,7 +1,8 @@
 //! Whole processes, as the kernel counts them.
 
 use serde_json::{Value, json};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// One process, as the kernel saw it.
@@ -23,9 +24,16 @@ impl Cost {
 
 /// `deltaworks` with the bench's project, on a broker; what it prints is dropped.
 pub fn deltaworks(brokers: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
-    let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/bench");
-    command.args(args).args(["--project", project, "--quiet"]).env("KAFKA_BROKERS", brokers).stdout(Stdio::null());
+    deltaworks_in("", brokers, args)
+}
+
+/// The same with the project in a folder of the bench's. DELTAWORKS_BINARY names another build of the binary.
+pub fn deltaworks_in(folder: &str, brokers: &str, args: &[&str]) -> Command {
+    let binary = std::env::var_os("DELTAWORKS_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_deltaworks").into());
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/bench").join(folder);
+    let mut command = Command::new(binary);
+    command.args(args).arg("--project").arg(project).arg("--quiet");
+    command.env("KAFKA_BROKERS", brokers).stdout(Stdio::null());
     command
 }
 
@@ -34,11 +42,23 @@ pub fn measure(command: &mut Command) -> Cost {
     tried(command).unwrap_or_else(|| panic!("{command:?} failed"))
 }
 
-/// Runs a command to its end; `None` if it fails. CPU time and peak memory come from `wait4`.
-#[expect(unsafe_code, clippy::zombie_processes, reason = "`wait4` waits: the standard library has no rusage")]
+/// Runs a command to its end; `None` if it fails.
 pub fn tried(command: &mut Command) -> Option<Cost> {
     let began = Instant::now();
-    let child = command.spawn().unwrap();
+    let (status, cost) = ended(command.spawn().unwrap(), began);
+    (status == 0).then_some(cost)
+}
+
+/// Asks a child to end by SIGTERM, and waits until it has: what it cost since `began`.
+pub fn term(child: Child, began: Instant) -> Cost {
+    let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success(), "it was gone before it was told to end");
+    ended(child, began).1
+}
+
+/// Waits for a child: its status as `wait4` tells it, and CPU time and peak memory from the same place.
+#[expect(unsafe_code, clippy::needless_pass_by_value, reason = "`wait4` waits: the standard library has no rusage")]
+fn ended(child: Child, began: Instant) -> (i32, Cost) {
     let mut status = 0;
     // SAFETY: both out-parameters live here, and the child is waited for once
     let usage = unsafe {
@@ -47,11 +67,12 @@ pub fn tried(command: &mut Command) -> Option<Cost> {
         usage
     };
     let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-    (status == 0).then(|| Cost {
+    let cost = Cost {
         cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
         wall_s: began.elapsed().as_secs_f64(),
         rss_mib: usage.ru_maxrss as f64 / 1024.0,
-    })
+    };
+    (status, cost)
 }
 
 /// The median of one of the figures.
@@ -63,6 +84,11 @@ pub fn median(costs: &mut [Cost], of: impl Fn(&Cost) -> f64) -> f64 {
 /// A number from the environment.
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// What a job left in its `--result-file`.
+pub fn result_of(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// What it ran on.

@@ -11,13 +11,19 @@ use serde_json::{Map, Value};
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending> {
     let signals = Signals::listen(Stage::Land)?;
+    begins("stream");
     let mut told = Told { result: Map::new(), idle: true, ended: None };
     let mut go_on = told.add("stream", stream::run(global, &landing(args), screen).await, &signals);
     if go_on && !settings(global)?.aggregates.is_empty() {
-        go_on = told.add("batch", batch::run(global, &computing(args), screen).await, &signals)
-            && told.add("reconcile", reconcile::run(global, &serving()).await, &signals);
+        begins("batch");
+        go_on = told.add("batch", batch::run(global, &computing(args), screen).await, &signals);
+        if go_on {
+            begins("reconcile");
+            go_on = told.add("reconcile", reconcile::run(global, &serving()).await, &signals);
+        }
     }
     if go_on {
+        begins("prove");
         let proving = Prove { names: Vec::new(), offline: args.offline };
         // the steps before drain by themselves when a signal comes; this one only reads
         let proved = tokio::select! {
@@ -27,6 +33,11 @@ pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending>
         told.add("prove", proved, &signals);
     }
     Ok(told.end(args.skip_exit_code))
+}
+
+/// Tells the log where the run is.
+fn begins(step: &str) {
+    tracing::info!(step, "the next step begins");
 }
 
 /// What the steps have said.

@@ -21,6 +21,8 @@ mod gather;
 
 mod provisional;
 
+mod portions;
+
 mod unit;
 
 mod drift;

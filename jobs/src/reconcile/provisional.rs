@@ -2,7 +2,8 @@
 //!
 //! Invariant P1: what cannot be read of speed is told and changes nothing: rows that are served stay.
 
-use crate::engine::aggregate::Definition;
+use super::portions;
+use crate::engine::aggregate::{Definition, States, is_out_of_memory};
 use crate::error::Result;
 use crate::lake::{Lake, LiveFile};
 use crate::speed::{SpeedTable, origin};
@@ -16,6 +17,9 @@ use jiff::civil::Date;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Rows of windows by granularity.
+type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
 
 /// Whether an aggregate's open windows can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,13 +84,20 @@ impl Speed {
         definition: &Definition,
         within: Window,
         granularities: &[Granularity],
-    ) -> Result<BTreeMap<Granularity, Vec<RecordBatch>>> {
-        let states = definition.merge([self.table.states(within).await?]).await?;
-        let mut results = BTreeMap::new();
-        for (granularity, rolled) in definition.rollups(&states, granularities).await? {
-            results.insert(granularity, definition.finish_one(&rolled, granularity).await?.rows);
+    ) -> Result<Results> {
+        let states = self.table.states(within).await?;
+        match together(definition, states.clone(), granularities).await {
+            Err(error) if is_out_of_memory(&error) => {
+                tracing::debug!(aggregate = %definition.name, "memory is too small for all windows at once: some at a time");
+                let mut results = Results::new();
+                for granularity in granularities {
+                    let rows = portions::results(definition, states.clone(), *granularity).await?;
+                    results.insert(*granularity, rows);
+                }
+                Ok(results)
+            }
+            results => results,
         }
-        Ok(results)
     }
 
     /// How far each partition is in.
@@ -103,6 +114,16 @@ impl Speed {
     pub const fn table(&mut self) -> &mut SpeedTable {
         &mut self.table
     }
+}
+
+/// The results of all windows, each granularity from the one before.
+async fn together(definition: &Definition, states: States, granularities: &[Granularity]) -> Result<Results> {
+    let states = definition.merge([states]).await?;
+    let mut results = Results::new();
+    for (granularity, rolled) in definition.rollups(&states, granularities).await? {
+        results.insert(granularity, definition.finish_one(&rolled, granularity).await?.rows);
+    }
+    Ok(results)
 }
 
 /// How many offsets are in, over all partitions.

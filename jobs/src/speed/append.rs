@@ -33,7 +33,7 @@ pub(super) struct Addition {
     /// The offsets that the raw commit covers.
     pub claims: Vec<Claim>,
     /// States of the partitions that have rows.
-    pub states: BTreeMap<i32, States>,
+    pub states: BTreeMap<i32, Vec<States>>,
 }
 
 /// What became of an addition.
@@ -152,10 +152,10 @@ async fn build(table: &SpeedTable, addition: &Addition, partitions: &[i32]) -> R
     let (mut by_date, mut entries) = (ByDate::new(), Vec::new());
     for Claim { partition, range } in addition.claims.iter().filter(|claim| partitions.contains(&claim.partition)) {
         let place = Place { topic: addition.topic.clone(), partition: *partition };
-        let counts = match addition.states.get(partition) {
-            Some(states) => rows::to_rows(definition, &schema, &place, *range, states, floor, &mut by_date)?,
-            None => Counts::default(),
-        };
+        let mut counts = Counts::default();
+        for states in addition.states.get(partition).into_iter().flatten() {
+            counts.add(rows::to_rows(definition, &schema, &place, *range, states, floor, &mut by_date)?);
+        }
         entries.push(entry(&place, *range, counts));
     }
     let files = rows::put(&table.table, &schema, by_date).await?;

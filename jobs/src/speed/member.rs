@@ -7,14 +7,13 @@
 use super::append::{Addition, Appended, append};
 use super::catch_up::{Ask, CaughtUp, Work, bring_up};
 use super::inlet::{Queue, bytes_of};
+use super::portions;
 use super::rows::Counts;
 use super::status::{Health, Status};
 use super::table::SpeedTable;
-use crate::engine::aggregate::Batches;
 use crate::error::{Error, Result};
 use crate::lake::LiveFile;
 use crate::land::tap::Landed;
-use futures::StreamExt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,8 +139,7 @@ impl Member {
         let (Some(table), Some(rows)) = (&mut self.table, &landed.rows) else { return Err(Missed::Behind) };
         // a table that was dropped shows here, before anything is put where it was
         table.refresh().await.map_err(Missed::Failed)?;
-        let rows: Batches = futures::stream::iter(rows.clone().into_iter().map(Ok)).boxed();
-        let states = self.work.definition.landed(vec![rows]).await.map_err(Missed::Failed)?;
+        let states = portions::landed(&self.work.definition, rows.clone()).await.map_err(Missed::Failed)?;
         let addition = Addition {
             raw_table: landed.raw_table.clone(),
             topic: landed.topic.clone(),

@@ -25,6 +25,8 @@ mod catch_up;
 mod floor;
 mod raw_rows;
 
+mod portions;
+
 mod rows;
 
 mod append;

@@ -4,9 +4,10 @@
 //! statistics; a portion of rows at a time is in memory. Invariant W1: a row is taken iff landing wrote it (it
 //! is no fill) and its offset lies in the span of its partition.
 
+use super::portions;
 use super::rows::Place;
 use crate::batch::{DateFiles, Input, NumberedBatches, named, primitive, texts};
-use crate::engine::aggregate::{Batches, Definition, States};
+use crate::engine::aggregate::{Definition, States};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::LiveFile;
 use arrow::array::{Array, BooleanArray, RecordBatch};
@@ -156,11 +157,10 @@ pub async fn from_raw(input: &Input, definition: &Definition, upto: &Nexts, with
 async fn states(definition: &Definition, rows: BTreeMap<String, Vec<RecordBatch>>) -> Result<Vec<(Place, States)>> {
     let mut all = Vec::new();
     for (topic, batches) in rows {
-        let stream: Batches = futures::stream::iter(batches.into_iter().map(Ok)).boxed();
-        let by_partition = definition.landed(vec![stream]).await?;
-        let placed =
-            by_partition.into_iter().map(|(partition, states)| (Place { topic: topic.clone(), partition }, states));
-        all.extend(placed);
+        for (partition, states) in portions::landed(definition, batches).await? {
+            let place = Place { topic: topic.clone(), partition };
+            all.extend(states.into_iter().map(|states| (place.clone(), states)));
+        }
     }
     Ok(all)
 }

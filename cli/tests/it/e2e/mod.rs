@@ -4,6 +4,7 @@
 //! be in the tables exactly once. Tests that kill a service run alone. `make e2e` runs them; without the services they
 //! fail.
 
+mod model;
 mod support;
 mod truth;
 
@@ -14,6 +15,7 @@ mod outages;
 mod plain;
 mod rebalance;
 mod secrets;
+mod soak;
 mod starts;
 mod transactions;
 mod watch;

@@ -223,8 +223,13 @@ impl World {
 
     /// The number `n` of a query; 0 while there is no table.
     pub fn number(&self, sql: &str) -> u64 {
+        self.only(sql).and_then(|row| row["n"].as_u64()).unwrap_or(0)
+    }
+
+    /// The only row of a query; `None` while there is no table.
+    pub fn only(&self, sql: &str) -> Option<Value> {
         let asked = self.command(&["query", "--quiet", "--format", "json", sql]).output().unwrap();
-        serde_json::from_slice::<Value>(&asked.stdout).ok().and_then(|row| row["n"].as_u64()).unwrap_or(0)
+        serde_json::from_slice(&asked.stdout).ok()
     }
 
     /// Valid-through as `status` shows it; the beginning of time while there is none.
@@ -324,6 +329,13 @@ impl Running {
         let status = self.child.wait().unwrap();
         assert!(!alive || status.code().is_none(), "{} ended by itself: {status}", self.what);
         alive
+    }
+
+    /// SIGKILL for one that may end by itself; how it ended, if it was first.
+    pub fn kill9_unless_ended(mut self) -> Option<Ended> {
+        self.child.kill().unwrap();
+        let ended = self.ended(Duration::ZERO);
+        ended.status.code().is_some().then_some(ended)
     }
 
     pub fn is_alive(&mut self) -> bool {

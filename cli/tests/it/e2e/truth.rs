@@ -4,6 +4,7 @@
 
 use super::support::{PATIENCE, World, now_ms};
 use deltaworks_jobs::kafka::producer::{Outgoing, Producer};
+use deltaworks_jobs::produce::generate::Event;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,6 +25,15 @@ pub enum Fate {
     Skipped,
 }
 
+/// A message that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    pub payload: Vec<u8>,
+    pub fate: Fate,
+    /// Kafka's time of it, where the sender chose it.
+    pub kafka_ms: Option<i64>,
+}
+
 /// Every readable message of a topic.
 #[derive(Debug, Clone, Default)]
 pub struct Truth {
@@ -31,7 +41,7 @@ pub struct Truth {
     pub epoch: String,
     /// Where landing must begin in a partition, if not at 0.
     pub starts: BTreeMap<(String, i32), i64>,
-    sent: BTreeMap<Place, (Vec<u8>, Fate)>,
+    sent: BTreeMap<Place, Sent>,
 }
 
 /// Sends events, and some that break the contract, and keeps the truth.
@@ -42,7 +52,7 @@ pub struct Sender {
     topic: String,
     random: Random,
     number: u64,
-    waiting: Vec<(Vec<u8>, Fate)>,
+    waiting: Vec<Sent>,
 }
 
 impl Sender {
@@ -78,7 +88,7 @@ impl Sender {
     /// Sends a copy of an event that was sent before, the n-th of all messages, as it was or at another event time.
     /// Does nothing where that message was broken.
     pub fn copy(&mut self, number: usize, partition: i32, at_ms: Option<i64>) {
-        let (payload, Fate::Landed) = self.waiting[number].clone() else { return };
+        let Sent { payload, fate: Fate::Landed, .. } = self.waiting[number].clone() else { return };
         let mut event: Value = serde_json::from_slice(&payload).unwrap();
         let payload = match at_ms {
             None => payload,
@@ -99,6 +109,12 @@ impl Sender {
     pub fn keyed(&mut self, partition: i32, key: &str, at_ms: i64) {
         let payload = self.payload(at_ms);
         self.put(partition, Some(payload.into_bytes()), Some(key), None, Fate::Landed);
+    }
+
+    /// Sends an event as the product's generator made it, at a Kafka time.
+    pub fn made(&mut self, partition: i32, event: Event, kafka_ms: i64) {
+        let fate = event.reason.map_or(Fate::Landed, |reason| Fate::Rejected(reason.as_str()));
+        self.put(partition, event.payload, None, Some(kafka_ms), fate);
     }
 
     /// Sends a message that breaks the contract.
@@ -161,8 +177,8 @@ impl Sender {
         self.producer.flush(PATIENCE).unwrap();
         for report in self.producer.take_reports() {
             let (partition, offset) = report.outcome.unwrap();
-            let (payload, fate) = self.waiting[report.ticket].clone();
-            let before = self.truth.sent.insert((self.truth.epoch.clone(), partition, offset), (payload, fate));
+            let sent = self.waiting[report.ticket].clone();
+            let before = self.truth.sent.insert((self.truth.epoch.clone(), partition, offset), sent);
             assert_eq!(before, None, "{partition}/{offset} was given to two messages");
         }
     }
@@ -175,7 +191,7 @@ impl Sender {
 
     fn put(&mut self, partition: i32, payload: Option<Vec<u8>>, key: Option<&str>, at: Option<i64>, fate: Fate) {
         let ticket = self.waiting.len();
-        self.waiting.push((payload.clone().unwrap_or_default(), fate));
+        self.waiting.push(Sent { payload: payload.clone().unwrap_or_default(), fate, kafka_ms: at });
         let message = Outgoing {
             partition: Some(partition),
             key: key.map(str::as_bytes),
@@ -216,9 +232,14 @@ impl Truth {
         self.sent.len()
     }
 
+    /// Every message with its partition and offset, in the order of each partition.
+    pub fn messages(&self) -> impl Iterator<Item = (i32, i64, &Sent)> {
+        self.sent.iter().map(|((_, partition, offset), sent)| (*partition, *offset, sent))
+    }
+
     /// How many rows there must be in raw.
     pub fn good(&self) -> u64 {
-        self.sent.values().filter(|(_, fate)| *fate == Fate::Landed).count() as u64
+        self.sent.values().filter(|sent| sent.fate == Fate::Landed).count() as u64
     }
 
     /// Takes in what another sender sent.
@@ -243,7 +264,7 @@ impl Truth {
         assert!(!epochs.is_empty(), "{}: nothing was sent", world.name);
         let raw = self.raw_holds(world);
         let rejects = self.rejects_hold(world, &raw);
-        for (place, (_, fate)) in &self.sent {
+        for (place, Sent { fate, .. }) in &self.sent {
             let there = raw.contains(place) || rejects.contains(place);
             assert_eq!(there, *fate != Fate::Skipped, "{}: {place:?} is {fate:?}, in the tables: {there}", world.name);
         }
@@ -260,7 +281,7 @@ impl Truth {
         for row in rows {
             let place = place(world, &row);
             assert!(places.insert(place.clone()), "{}: {place:?} is in raw twice", world.name);
-            let Some((payload, Fate::Landed)) = self.sent.get(&place) else {
+            let Some(Sent { payload, fate: Fate::Landed, .. }) = self.sent.get(&place) else {
                 panic!("{}: {place:?} must not be in raw: {:?}", world.name, self.sent.get(&place));
             };
             let sent: Value = serde_json::from_slice(payload).unwrap();
@@ -271,7 +292,7 @@ impl Truth {
                 && row["plate_number"] == sent["plate_number"]
                 && row["tags"].as_u64() == sent["tags"].as_array().map(|tags| tags.len() as u64)
                 && row["vehicle_speed"].as_str() == Some(&format!("{:.2}", sent["vehicle_speed"].as_f64().unwrap()))
-                && row["at_us"].as_i64().map(|us| text_of(us / 1_000)).as_deref() == sent["observed_at"].as_str()
+                && row["at_us"].as_i64() == sent["observed_at"].as_str().map(micros)
                 && sent["observed_at"].as_str().map(|at| &at[..10]) == row["event_date"].as_str();
             assert!(same, "{}: {place:?} holds other values: {row} instead of {text}", world.name);
         }
@@ -284,7 +305,7 @@ impl Truth {
         for row in rows {
             let place = place(world, &row);
             assert!(places.insert(place.clone()), "{}: {place:?} is in rejects twice", world.name);
-            let Some((payload, fate)) = self.sent.get(&place) else {
+            let Some(Sent { payload, fate, .. }) = self.sent.get(&place) else {
                 panic!("{}: {place:?} must not be in rejects: {row}", world.name);
             };
             // a place in both tables has landed
@@ -344,7 +365,7 @@ impl Truth {
             return;
         }
         let mut lines = String::new();
-        for ((_, partition, offset), (payload, fate)) in &self.sent {
+        for ((_, partition, offset), Sent { payload, fate, .. }) in &self.sent {
             let mut line = json!({ "partition": partition, "offset": offset });
             match std::str::from_utf8(payload) {
                 Ok(text) => line["payload"] = json!(text),
@@ -372,6 +393,11 @@ fn place(world: &World, row: &Value) -> Place {
 fn epoch_of(world: &World, topic: &Value) -> String {
     let topic = topic.as_str().unwrap();
     topic.strip_prefix(&world.topic).unwrap_or_else(|| panic!("not our topic: {topic}")).to_owned()
+}
+
+/// An instant as events say it.
+pub fn micros(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().unwrap().as_microsecond()
 }
 
 fn text_of(ms: i64) -> String {

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 const DAY_MS: i64 = 86_400_000;
-const ZONE: &str = "Europe/Kyiv";
+pub const ZONE: &str = "Europe/Kyiv";
 const GRANULARITIES: [&str; 5] = ["5m", "1h", "1d", "1w", "1mo"];
 /// Days back that have events: of two and more months, with neighbours.
 const DAYS_BACK: [i64; 9] = [1, 2, 3, 9, 32, 33, 34, 61, 62];
@@ -121,7 +121,7 @@ fn verify_restated(before: &BTreeMap<Key, Value>, after: &BTreeMap<Key, Value>, 
 }
 
 /// Start and end, microseconds, by jiff alone.
-fn window(granularity: &str, at_us: i64) -> (i64, i64) {
+pub fn window(granularity: &str, at_us: i64) -> (i64, i64) {
     let us = match granularity {
         "5m" => 300_000_000,
         "1h" => 3_600_000_000,

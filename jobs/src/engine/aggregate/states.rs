@@ -114,8 +114,9 @@ impl States {
         Ok((Self { parts: before, one_of_each }, Self { parts: after, one_of_each }))
     }
 
-    /// From the first window start to just after the last.
-    pub(super) fn span(&self) -> Option<Window> {
+    /// From the first window start to just after the last; `None` if there are none.
+    #[must_use]
+    pub fn span(&self) -> Option<Window> {
         let bounds = self.batches().filter_map(|b| {
             let starts = b.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
             Some((min(starts)?, max(starts)?))

@@ -5,5 +5,6 @@ mod drift;
 mod explain;
 mod kit;
 mod live;
+mod memory;
 mod model;
 mod steps;

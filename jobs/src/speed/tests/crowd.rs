@@ -14,6 +14,7 @@ async fn addition(kit: &Kit, landed: &Landed) -> Addition {
     let rows = landed.rows.clone().unwrap().into_iter().map(Ok);
     let states = kit.definition().await.landed(vec![futures::stream::iter(rows).boxed()]).await.unwrap();
     let Landed { raw_table, topic, claims, .. } = landed.clone();
+    let states = states.into_iter().map(|(partition, states)| (partition, vec![states])).collect();
     Addition { raw_table, topic, claims, states }
 }
 

@@ -1,10 +1,15 @@
 //! What fails here degrades an aggregate, is told once, and is made good from raw; landing hears nothing of it.
 
 use super::kit::{ALL, Kit, ended, hand_over, some_rows};
+use crate::engine::aggregate::is_out_of_memory;
 use crate::lake::faults::{Fault, Script, commits_of, data_files_of};
 use crate::speed::Health;
+use futures::StreamExt;
 use rstest::rstest;
 use std::time::Duration;
+
+/// Memory of a process that has too little of it.
+const SMALL: usize = 4 << 20;
 
 #[rstest]
 #[case::commits(Fault::DropPut, true)]
@@ -80,6 +85,27 @@ async fn more_rows_than_there_is_room_for_come_from_raw() {
     drop(tap);
     let report = ended(live).await;
     assert_eq!((report.health, report.failures, report.caught_up), (Health::Live, 0, 1), "{report:?}");
+    let right = Kit::new(ALL);
+    right.stream(&[rows]).await;
+    assert_eq!(kit.windows().await, right.windows().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_is_too_small_for_all_rows_of_a_commit_is_enough_for_some() {
+    let mut kit = Kit::new(ALL);
+    let (rows, enough) = (some_rows(3_000), kit.settings.memory_bytes);
+    let landed = kit.land(&rows).await;
+    // what of these the speed layer of a stream gives to one computation
+    kit.settings.memory_bytes = SMALL / 8;
+    let all = landed.rows.clone().unwrap().into_iter().map(Ok);
+    let error = kit.definition().await.landed(vec![futures::stream::iter(all).boxed()]).await.unwrap_err();
+    assert!(is_out_of_memory(&error), "{error:?}");
+    kit.settings.memory_bytes = SMALL;
+    let live = kit.live().await;
+    hand_over(&live, landed);
+    let report = ended(live).await;
+    assert_eq!((report.health, report.failures), (Health::Live, 0), "{report:?}");
+    kit.settings.memory_bytes = enough;
     let right = Kit::new(ALL);
     right.stream(&[rows]).await;
     assert_eq!(kit.windows().await, right.windows().await);
