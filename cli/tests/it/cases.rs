@@ -1,8 +1,8 @@
-//! The golden cases from Kafka to the served table: one file of final windows and one of provisional ones, whatever
-//! happens on the way.
+//! The golden cases from Kafka to the served table: one file of final windows, one of provisional ones and one of the
+//! way between them, whatever happens.
 //!
-//! Provisional windows depend on how events are dealt out to partitions, and on nothing else; final ones not even on
-//! that. A fault is one process ended by SIGKILL while it works for all cases, each of which is somewhere else by then.
+//! Provisional windows and drift depend on how events are dealt out to partitions, and on nothing else; final windows not
+//! even on that. A fault is one process ended by SIGKILL while it works for all cases, each of which is somewhere else by then.
 
 mod seen;
 
@@ -73,6 +73,7 @@ fn by_two_streams_and_then_batch() {
     cases.verify_landed();
     cases.verify_provisional();
     finish(&cases, &mut Seen::default());
+    cases.verify_drift();
 }
 
 #[test]
@@ -91,6 +92,7 @@ fn killed_at_each_step_of_landing() {
     cases.verify_landed();
     cases.verify_provisional();
     finish(&cases, &mut Seen::default());
+    cases.verify_drift();
 }
 
 /// The speed tables are dropped half way, and again before anything is served.
@@ -121,6 +123,7 @@ fn killed_at_each_step_of_speed_batch_and_reconcile() {
         }
     }
     finish(&cases, &mut seen);
+    cases.verify_drift();
 }
 
 #[test]
@@ -130,6 +133,7 @@ fn by_one_command() {
     cases.project.run(&["run", "--partitions", &cases.partitions()]).expect(0);
     cases.verify_landed();
     cases.verify_final("served");
+    cases.verify_drift();
 }
 
 /// Whatever verb comes next, whatever has been sent by then, and whatever partition is read first. Batch computes every
