@@ -39,6 +39,8 @@ const COMPUTING: [(&str, u64); 6] = [
 /// The steps of reconcile.
 const SERVING: [(&str, u64); 3] =
     [("before_served_write", 8), ("before_served_commit", 16), ("after_served_commit", 24)];
+/// The steps of drift within it.
+const EXPLAINING: [(&str, u64); 3] = [("before_drift_write", 1), ("before_drift_commit", 2), ("after_drift_commit", 3)];
 /// Verbs before everything is sent.
 const ROUNDS: u32 = 7;
 
@@ -121,6 +123,10 @@ fn killed_at_each_step_of_speed_batch_and_reconcile() {
             cases.killed(point, *nth, &["reconcile"]);
             seen.look(&cases);
         }
+    }
+    cases.batch();
+    for (point, nth) in EXPLAINING {
+        cases.killed(point, nth, &["reconcile"]);
     }
     finish(&cases, &mut seen);
     cases.verify_drift();
