@@ -1,8 +1,8 @@
-//! The golden cases from Kafka to the served table: one file of final windows and one of provisional ones, whatever
-//! happens on the way.
+//! The golden cases from Kafka to the served table: one file of final windows, one of provisional ones and one of the
+//! way between them, whatever happens.
 //!
-//! Provisional windows depend on how events are dealt out to partitions, and on nothing else; final ones not even on
-//! that. A fault is one process ended by SIGKILL while it works for all cases, each of which is somewhere else by then.
+//! Provisional windows and drift depend on how events are dealt out to partitions, and on nothing else; final windows not
+//! even on that. A fault is one process ended by SIGKILL while it works for all cases, each of which is somewhere else by then.
 
 mod seen;
 
@@ -39,6 +39,8 @@ const COMPUTING: [(&str, u64); 6] = [
 /// The steps of reconcile.
 const SERVING: [(&str, u64); 3] =
     [("before_served_write", 8), ("before_served_commit", 16), ("after_served_commit", 24)];
+/// The steps of drift within it.
+const EXPLAINING: [(&str, u64); 3] = [("before_drift_write", 1), ("before_drift_commit", 2), ("after_drift_commit", 3)];
 /// Verbs before everything is sent.
 const ROUNDS: u32 = 7;
 
@@ -73,6 +75,7 @@ fn by_two_streams_and_then_batch() {
     cases.verify_landed();
     cases.verify_provisional();
     finish(&cases, &mut Seen::default());
+    cases.verify_drift();
 }
 
 #[test]
@@ -91,6 +94,7 @@ fn killed_at_each_step_of_landing() {
     cases.verify_landed();
     cases.verify_provisional();
     finish(&cases, &mut Seen::default());
+    cases.verify_drift();
 }
 
 /// The speed tables are dropped half way, and again before anything is served.
@@ -120,7 +124,12 @@ fn killed_at_each_step_of_speed_batch_and_reconcile() {
             seen.look(&cases);
         }
     }
+    cases.batch();
+    for (point, nth) in EXPLAINING {
+        cases.killed(point, nth, &["reconcile"]);
+    }
     finish(&cases, &mut seen);
+    cases.verify_drift();
 }
 
 #[test]
@@ -130,6 +139,7 @@ fn by_one_command() {
     cases.project.run(&["run", "--partitions", &cases.partitions()]).expect(0);
     cases.verify_landed();
     cases.verify_final("served");
+    cases.verify_drift();
 }
 
 /// Whatever verb comes next, whatever has been sent by then, and whatever partition is read first. Batch computes every

@@ -26,8 +26,9 @@ pub struct Case {
     /// The lines of each step.
     steps: Vec<Vec<String>>,
     expected: String,
-    /// Beneath the name of its columns, for each count of partitions.
+    /// These two for each count of partitions.
     provisional: String,
+    drift: String,
 }
 
 /// How the cases are set up.
@@ -202,10 +203,30 @@ impl Cases {
     #[track_caller]
     pub fn verify_provisional_of(&self, some: &[&Case]) {
         for case in some {
-            let (columns, expected) = case.provisional_of(self.partitions);
+            let (columns, expected) = of_partitions(&case.provisional, self.partitions);
+            assert!(expected.lines().count() > 1, "{}: no window is expected", case.name);
             assert_eq!(self.read("served", case, &columns), expected, "{}: provisional", case.name);
         }
         assert_eq!(self.states(some), ["provisional"]);
+    }
+
+    /// Fails unless each case has exactly the drift of `drift.csv` for this count of partitions, all of it explained.
+    #[track_caller]
+    pub fn verify_drift(&self) {
+        for case in &self.all {
+            let (columns, expected) = of_partitions(&case.drift, self.partitions);
+            let one = |column: &str| match column.split_once('_') {
+                Some((step @ ("base" | "late" | "dedup"), value)) => {
+                    format!("get_field({step}, '{value}') AS {column}")
+                }
+                _ => column.to_owned(),
+            };
+            let named: Vec<_> = columns.split(',').map(one).collect();
+            let source = format!("(SELECT {}, unexplained FROM drift.{})", named.join(", "), case.name);
+            assert_eq!(self.read_from(&source, &columns), expected, "{}: drift", case.name);
+            let unexplained = self.project.rows(&format!("SELECT sum(unexplained) AS n FROM {source}"));
+            assert_eq!(unexplained[0]["n"].as_i64().unwrap_or(0), 0, "{}", case.name);
+        }
     }
 
     /// The columns of `expected.csv` as they are in a table of this layer.
@@ -214,9 +235,13 @@ impl Cases {
     }
 
     /// These columns of a case's table, in the order of the golden files.
-    pub fn read(&self, layer: &str, case: &Case, columns: &str) -> String {
+    fn read(&self, layer: &str, case: &Case, columns: &str) -> String {
+        self.read_from(&format!("{layer}.{}", case.name), columns)
+    }
+
+    fn read_from(&self, source: &str, columns: &str) -> String {
         let order = columns.replace(',', " NULLS LAST, ");
-        let sql = format!("SELECT {columns} FROM {layer}.{} ORDER BY {order} NULLS LAST", case.name);
+        let sql = format!("SELECT {columns} FROM {source} ORDER BY {order} NULLS LAST");
         String::from_utf8(self.project.query(&sql, Format::Csv)).unwrap()
     }
 
@@ -237,8 +262,9 @@ impl Case {
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let events = read("events.jsonl");
         let steps = events.trim_end().split("\n\n").map(|step| step.lines().map(str::to_owned).collect()).collect();
-        let (aggregate, expected, provisional) = (read("aggregate.sql"), read("expected.csv"), read("provisional.csv"));
-        let case = Self { name, aggregate, steps, expected, provisional };
+        let (provisional, drift) = (read("provisional.csv"), read("drift.csv"));
+        let case =
+            Self { name, aggregate: read("aggregate.sql"), steps, expected: read("expected.csv"), provisional, drift };
         assert!(case.steps.iter().all(|step| !step.is_empty()), "{}: a step without events", case.name);
         assert!(case.expected.lines().count() > 1, "{}: no window is expected", case.name);
         case
@@ -246,18 +272,6 @@ impl Case {
 
     fn pipeline(&self) -> String {
         format!("{}_events", self.name)
-    }
-
-    /// The columns of provisional windows, and these for a count of partitions.
-    fn provisional_of(&self, partitions: i32) -> (String, String) {
-        let columns = self.provisional.lines().next().unwrap().strip_prefix("partitions,").unwrap();
-        let prefix = format!("{partitions},");
-        let mut rows = String::new();
-        for row in self.provisional.lines().skip(1).filter_map(|row| row.strip_prefix(&prefix)) {
-            writeln!(rows, "{row}").unwrap();
-        }
-        assert!(!rows.is_empty(), "{}: no provisional window over {partitions} partitions", self.name);
-        (columns.to_owned(), format!("{columns}\n{rows}"))
     }
 
     /// What tells windows of one granularity apart beside their start, as the aggregate groups by it.
@@ -274,6 +288,17 @@ impl Case {
     pub fn loses_rows(&self) -> bool {
         self.name.starts_with("gone_by_")
     }
+}
+
+/// The columns of a golden file that has a column of partitions, and what it says of so many.
+fn of_partitions(golden: &str, partitions: i32) -> (String, String) {
+    let columns = golden.lines().next().unwrap().strip_prefix("partitions,").unwrap();
+    let prefix = format!("{partitions},");
+    let mut text = format!("{columns}\n");
+    for row in golden.lines().skip(1).filter_map(|row| row.strip_prefix(&prefix)) {
+        writeln!(text, "{row}").unwrap();
+    }
+    (columns.to_owned(), text)
 }
 
 fn write_project(project: &Project, cases: &[Case], setup: &Setup) {
