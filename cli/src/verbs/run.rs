@@ -18,7 +18,7 @@ pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending>
             && told.add("reconcile", reconcile::run(global, &serving()).await, &signals);
     }
     if go_on {
-        let proving = Prove { names: Vec::new(), offline: args.offline };
+        let proving = Prove { offline: args.offline, ..Prove::default() };
         // the steps before drain by themselves when a signal comes; this one only reads
         let proved = tokio::select! {
             proved = prove::run(global, &proving) => proved,

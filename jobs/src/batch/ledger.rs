@@ -4,6 +4,7 @@
 //! that no unit came to name is harmless. Invariant L1: a row is appended once, whatever the store
 //! answered.
 
+use super::columns::texts as column_texts;
 use super::publish::{CHECKPOINT_EVERY, Run};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
@@ -63,6 +64,61 @@ pub struct RunRow {
     pub times_ms: (i64, i64),
     /// How it ended.
     pub verdict: String,
+}
+
+/// What `ops.pins` keeps of one aggregate.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// Pins by their id.
+    pub pins: BTreeMap<Fingerprint, Pin>,
+    /// The file of each definition.
+    pub sql: BTreeMap<Fingerprint, String>,
+}
+
+impl Kept {
+    /// Ids of all pins and definitions, as tables spell them.
+    #[must_use]
+    pub fn recorded(&self) -> BTreeSet<String> {
+        self.pins.keys().chain(self.sql.keys()).map(ToString::to_string).collect()
+    }
+}
+
+/// What `ops.pins` keeps of one aggregate. A pin that cannot be read, or has another name than its content, is
+/// left out.
+///
+/// # Errors
+/// The table cannot be read.
+pub async fn kept(lake: &Lake, aggregate: &str) -> Result<Kept> {
+    let mut kept = Kept::default();
+    let Some(table) = lake.open_table(&pins_table().name).await? else { return Ok(kept) };
+    let files = table.live_files().await?;
+    let reads = files.iter().map(|file| table.read_file(file, &["pin", "json", "aggregate", "definition", "sql"]));
+    let mut reads = futures::stream::iter(reads).buffer_unordered(READS_MAX);
+    while let Some(mut batches) = reads.next().await.transpose()? {
+        while let Some(batch) = batches.next().await.transpose()? {
+            kept.add(&batch, aggregate)?;
+        }
+    }
+    Ok(kept)
+}
+
+impl Kept {
+    fn add(&mut self, batch: &RecordBatch, aggregate: &str) -> Result<()> {
+        let (pins, json) = (column_texts(batch, "pin")?, column_texts(batch, "json")?);
+        let names = column_texts(batch, "aggregate")?;
+        let (definitions, sql) = (column_texts(batch, "definition")?, column_texts(batch, "sql")?);
+        for row in (0..batch.num_rows()).filter(|row| names.value(*row) == aggregate) {
+            if let Ok(pin) = serde_json::from_str::<Pin>(json.value(row))
+                && pins.value(row) == pin.id().to_string()
+            {
+                self.pins.insert(pin.id(), pin);
+            }
+            if let Ok(definition) = definitions.value(row).parse() {
+                self.sql.insert(definition, sql.value(row).to_owned());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The pins of these ids.

@@ -54,11 +54,11 @@ pub use try_out::{Tried, TryOptions, try_out};
 
 // how speed reads raw, what batch has published, and how others publish
 pub(crate) use columns::{conform, named, primitive, texts};
-pub(crate) use ledger::{pins, pins_table};
+pub(crate) use ledger::{Kept, kept, pins, pins_table};
 pub(crate) use plan::units_of;
 pub(crate) use publish::{
-    CHECKPOINT_EVERY, Run, batch_name, batch_table, judge_grain, ledger_of, live_by_partition, partition_of, rows_of,
-    same_rows,
+    CHECKPOINT_EVERY, Run, batch_name, batch_table, definition_id, judge_grain, ledger_of, live_by_partition,
+    partition_of, rows_of, same_rows,
 };
 pub(crate) use scan::{DateFiles, NumberedBatches};
 pub(crate) use select::{Engine, jobs_of};

@@ -4,7 +4,9 @@
 //!   ops.offsets, raw's log ─┐
 //!   raw, rejects (all rows) ┼─> landed ─> offsets, rows, places ─┐
 //!   broker (read again) ────┴─> broker ──────────────────────────┼─> report: proved, refuted, not proved
-//!   batch, served ────────────> served ──────────────────────────┘
+//!   batch, served ────────────> served ──────────────────────────┤
+//!   raw ─> second engine ┬────> windows, balance ─────────────────┘
+//!   batch, its pins ─────┘      (recount)
 //! ```
 //!
 //! Nothing is written and nothing is mended. Every check says how much it compared; one that compared nothing
@@ -18,6 +20,10 @@ mod landed;
 mod broker;
 
 mod served;
+
+mod windows;
+
+mod recount;
 
 mod report;
 

@@ -128,7 +128,7 @@ async fn prove_and_break(settings: &Settings, dir: &Path) -> Result<Value> {
 }
 
 async fn proof(settings: &Settings) -> Result<u64> {
-    let options = ProveOptions { names: vec![PIPELINE.to_owned()], offline: false };
+    let options = ProveOptions { names: vec![PIPELINE.to_owned()], ..ProveOptions::default() };
     let report = prove(settings, &options, &Clock::system()).await?;
     super::prove::show(&report)?;
     Ok(report.refuted)

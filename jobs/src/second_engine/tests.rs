@@ -1,0 +1,1 @@
+//! The second engine against naive computations.
