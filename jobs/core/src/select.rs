@@ -4,6 +4,8 @@
 //! It says what was typed after names are resolved and casts are put in, and nothing of how it is computed.
 //! Operators and functions go by their SQL names; whoever computes them says which it knows.
 
+use std::fmt;
+
 /// The type of a term.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
@@ -45,6 +47,26 @@ pub enum Kind {
     Struct(Vec<(String, Kind)>),
     /// A list.
     List(Box<Kind>),
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Boolean => f.write_str("boolean"),
+            Self::Integer { bits, signed: true } => write!(f, "int{bits}"),
+            Self::Integer { bits, signed: false } => write!(f, "uint{bits}"),
+            Self::Float { bits } => write!(f, "float{bits}"),
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision}, {scale})"),
+            Self::Text => f.write_str("text"),
+            Self::Bytes => f.write_str("bytes"),
+            Self::Date => f.write_str("date"),
+            Self::Instant { zone: None } => f.write_str("timestamp"),
+            Self::Instant { zone: Some(zone) } => write!(f, "timestamp in {zone}"),
+            Self::Struct(_) => f.write_str("struct"),
+            Self::List(item) => write!(f, "list of {item}"),
+        }
+    }
 }
 
 /// A constant.

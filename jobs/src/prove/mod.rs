@@ -27,5 +27,8 @@ mod recount;
 
 mod report;
 
+#[cfg(test)]
+mod tests;
+
 pub use report::{Check, Verdict};
 pub use run::{ProveOptions, ProveReport, prove, prove_on};

@@ -7,7 +7,7 @@
 use super::recount::{OfUser, Origin, Published, balance, compare, day, of_user};
 use super::report::{Check, Checking};
 use crate::batch::{Engine, Input, Kept, batch_name, definition_id, kept, ledger_of, live_by_partition, partition_of};
-use crate::engine::aggregate::{Definition, Source, kind_of};
+use crate::engine::aggregate::{Definition, Lookups, Source, kind_of};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{FileProfile, Lake, LiveFile, PartitionValues, Table, encode};
 use crate::project::Report;
@@ -241,27 +241,13 @@ impl<'a> Recounting<'a> {
 
     /// Makes a definition ready; what of it the second engine does not know otherwise.
     async fn anew(&self, definition: &Definition) -> Result<std::result::Result<Anew, String>> {
-        let select = match &definition.select {
-            Ok(select) => select.clone(),
-            Err(part) => return Ok(Err(Unknown::Part(part.clone()).to_string())),
+        let recipe = match recipe(definition, &self.engine.lookups)? {
+            Ok(recipe) => recipe,
+            Err(why) => return Ok(Err(why.to_string())),
         };
-        let mut lookups = Vec::new();
-        for (n, join) in select.joins.iter().enumerate() {
-            let Some(lookup) = self.engine.lookups.get(&join.lookup) else { continue };
-            let encoded = encode(&FileProfile::new(lookup.rows.schema()), [Ok(lookup.rows.clone())])?;
-            match decode(&encoded.bytes, n + 1, &select.columns_of(n + 1), &PartitionValues::new()) {
-                Ok(frame) => lookups.push(frame),
-                Err(why) => return Ok(Err(why.to_string())),
-            }
-        }
         let keys: BTreeSet<String> = definition.keys().map(|column| column.name.clone()).collect();
-        let columns = of_user(&select, &keys);
-        let recipe = Recipe { select, lookups };
-        let needed = match recipe.judge().map_err(|why| why.to_string()).and_then(|()| self.needed(&recipe)) {
-            Ok(needed) => needed,
-            Err(why) => return Ok(Err(why)),
-        };
-        Ok(Ok(Anew { recipe: Arc::new(recipe), columns, needed }))
+        let columns = of_user(&recipe.select, &keys);
+        Ok(self.needed(&recipe).map(|needed| Anew { recipe: Arc::new(recipe), columns, needed }))
     }
 
     /// The columns of raw that a recipe and its rules need.
@@ -364,8 +350,27 @@ impl<'a> Recounting<'a> {
     }
 }
 
+/// A definition for the second engine; what of it that does not know otherwise.
+pub(super) fn recipe(definition: &Definition, lookups: &Lookups) -> Result<std::result::Result<Recipe, Unknown>> {
+    let select = match &definition.select {
+        Ok(select) => select.clone(),
+        Err(part) => return Ok(Err(Unknown::Part(part.clone()))),
+    };
+    let mut frames = Vec::new();
+    for (n, join) in select.joins.iter().enumerate() {
+        let Some(lookup) = lookups.get(&join.lookup) else { continue };
+        let encoded = encode(&FileProfile::new(lookup.rows.schema()), [Ok(lookup.rows.clone())])?;
+        match decode(&encoded.bytes, n + 1, &select.columns_of(n + 1), &PartitionValues::new()) {
+            Ok(frame) => frames.push(frame),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    let recipe = Recipe { select, lookups: frames };
+    Ok(recipe.judge().map(|()| recipe))
+}
+
 /// A row of a batch table from its cells, in the order of [`OWN`] and then the user's.
-fn published(mut cells: Vec<Cell>) -> Published {
+pub(super) fn published(mut cells: Vec<Cell>) -> Published {
     let values = cells.split_off(OWN.len().min(cells.len()));
     let whole = |n: usize| match cells.get(n) {
         Some(Cell::Instant(us)) => *us,

@@ -97,7 +97,7 @@ impl<'c> Planned<'c> {
             "bit_and" => How::Folded(Fold::Bits(Bits::And)),
             "bit_or" => How::Folded(Fold::Bits(Bits::Or)),
             "bit_xor" => How::Folded(Fold::Bits(Bits::Xor)),
-            other => return unknown(format!("`{other}` of `{kind:?}`")),
+            other => return unknown(format!("`{other}` of `{}`", kind.unwrap_or(&Kind::Null))),
         };
         Ok(Self { n, call, how })
     }
@@ -136,7 +136,8 @@ impl<'c> Planned<'c> {
             How::Any => values().any(true),
             How::First | How::Last => {
                 let (by, options) = self.order();
-                let values = values().sort_by(by, options);
+                let sorted = |name: &str| col(self.name(name)).sort_by(&by, options.clone());
+                let values = sorted("value").filter(sorted("in"));
                 if self.how == How::First { values.first() } else { values.last() }
             }
             How::Folded(Fold::Rank) => values().sort(ascending()).implode(true),
@@ -177,7 +178,6 @@ impl<'c> Planned<'c> {
     fn order(&self) -> (Vec<Expr>, SortMultipleOptions) {
         let named = (0..self.call.order.len()).map(|i| col(self.name(&format!("order{i}"))));
         let by: Vec<Expr> = named.chain([col(AT)]).chain(PLACE.map(raw)).collect();
-        let by = by.into_iter().map(|by| by.filter(col(self.name("in")))).collect();
         let flags = |get: fn(&Order) -> bool, rest: bool| {
             self.call.order.iter().map(get).chain([rest; PLACE.len() + 1]).collect::<Vec<_>>()
         };
@@ -241,11 +241,11 @@ impl<'c> Planned<'c> {
             (Fold::Mean, Values::Doubles(values)) => fold::mean_of_doubles(values),
             (Fold::Mean, Values::Wholes(values)) => fold::mean_of_wholes(values),
             (Fold::Spread(divisor, root), values) => {
-                let variance = match values {
-                    Values::Doubles(values) => fold::variance_of_doubles(values, divisor),
-                    Values::Wholes(values) => fold::variance_of_wholes(values, self.scale(), divisor),
+                let spread = match values {
+                    Values::Doubles(values) => fold::spread_of_doubles(values, divisor),
+                    Values::Wholes(values) => fold::spread_of_wholes(values, self.scale(), divisor),
                 };
-                if root == Root::Deviation { variance.map(f64::sqrt) } else { variance }
+                spread.map(|spread| if root == Root::Deviation { spread.deviation() } else { spread.variance() })
             }
             (Fold::Rank, Values::Wholes(values)) if self.call.function == "median" => fold::median_of_wholes(values),
             (Fold::Rank, Values::Wholes(values)) => {

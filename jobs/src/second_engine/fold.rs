@@ -16,6 +16,13 @@ pub(super) enum Divisor {
     Sample,
 }
 
+/// A variance as `squared` · `unit`², so that it is no less exact where it is beyond all doubles.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spread {
+    squared: f64,
+    unit: f64,
+}
+
 /// Non-overlapping doubles whose exact sum is that of all that were added.
 #[derive(Debug, Clone, Default)]
 struct Expansion(Vec<f64>);
@@ -39,26 +46,41 @@ pub(super) fn mean_of_doubles(values: &[f64]) -> Option<f64> {
     }))
 }
 
-/// The variance of doubles; `None` where there are too few.
-pub(super) fn variance_of_doubles(values: &[f64], divisor: Divisor) -> Option<f64> {
+/// The spread of doubles; `None` where there are too few.
+pub(super) fn spread_of_doubles(values: &[f64], divisor: Divisor) -> Option<Spread> {
     let divided = divided_by(values.len(), divisor)?;
     if special(values).is_some() {
-        return Some(f64::NAN);
+        return Some(Spread { squared: f64::NAN, unit: 1.0 });
     }
     let mean = mean_of_doubles(values)?;
     if values.iter().all(|value| *value == values[0]) {
-        return Some(0.0);
+        return Some(Spread { squared: 0.0, unit: 1.0 });
     }
-    let deviations: Vec<f64> = values.iter().map(|value| value - mean).collect();
-    Some(of_deviations(&deviations) / divided)
+    // halves, for the greatest difference of two doubles is beyond all doubles
+    let halves: Vec<f64> = values.iter().map(|value| value / 2.0 - mean / 2.0).collect();
+    let Spread { squared, unit } = of_deviations(&halves, divided);
+    Some(Spread { squared: squared * 4.0, unit })
 }
 
-/// The variance of whole numbers of `scale` digits behind the point.
-pub(super) fn variance_of_wholes(values: &[i128], scale: u8, divisor: Divisor) -> Option<f64> {
+/// The spread of whole numbers of `scale` digits behind the point.
+pub(super) fn spread_of_wholes(values: &[i128], scale: u8, divisor: Divisor) -> Option<Spread> {
     let divided = divided_by(values.len(), divisor)?;
     let (mean, _) = divided_sum(values)?;
     let deviations: Vec<f64> = values.iter().map(|value| (value - mean) as f64).collect();
-    Some(of_deviations(&deviations) / divided / 10_f64.powi(2 * i32::from(scale)))
+    let Spread { squared, unit } = of_deviations(&deviations, divided);
+    Some(Spread { squared: squared / 10_f64.powi(2 * i32::from(scale)), unit })
+}
+
+impl Spread {
+    /// The variance.
+    pub(super) const fn variance(self) -> f64 {
+        self.squared * self.unit * self.unit
+    }
+
+    /// The standard deviation.
+    pub(super) fn deviation(self) -> f64 {
+        self.squared.sqrt() * self.unit
+    }
 }
 
 /// The sum of whole numbers, where it fits.
@@ -128,11 +150,18 @@ pub(super) fn percentile(ordered: &[f64], percentile: f64) -> Option<f64> {
     Some(exact.rounded())
 }
 
-/// Σd² less what a mean that is not exact has put in.
-fn of_deviations(deviations: &[f64]) -> f64 {
+/// Σd² less what a mean that is not exact has put in, divided; in a unit in which no square is beyond all doubles.
+fn of_deviations(deviations: &[f64], divided: f64) -> Spread {
+    let greatest = deviations.iter().fold(0.0_f64, |greatest, d| greatest.max(d.abs()));
+    if greatest == 0.0 {
+        return Spread { squared: 0.0, unit: 1.0 };
+    }
+    let unit = 2_f64.powi((greatest.log2().floor() as i32).clamp(-1_000, 1_000));
+    let deviations: Vec<f64> = deviations.iter().map(|d| d / unit).collect();
     let squares: Vec<f64> = deviations.iter().map(|d| d * d).collect();
-    let off = sum_of_doubles(deviations);
-    (sum_of_doubles(&squares) - off * off / deviations.len() as f64).max(0.0)
+    let off = sum_of_doubles(&deviations);
+    let squared = (sum_of_doubles(&squares) - off * off / deviations.len() as f64).max(0.0);
+    Spread { squared: squared / divided, unit }
 }
 
 fn divided_by(count: usize, divisor: Divisor) -> Option<f64> {
@@ -253,7 +282,7 @@ impl Expansion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deltaworks_core::exact_sum::{ExactSum, interpolate};
+    use deltaworks_core::exact_sum::{Divisor as Exact, ExactMoments, ExactSum, interpolate};
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -275,12 +304,16 @@ mod tests {
 
     #[test]
     fn spreads_of_few_and_of_equal_values() {
-        assert_eq!(variance_of_doubles(&[3.0], Divisor::Sample), None);
-        assert_eq!(variance_of_doubles(&[3.0], Divisor::Population), Some(0.0));
-        assert_eq!(variance_of_doubles(&[0.1; 7], Divisor::Sample), Some(0.0));
-        assert_eq!(variance_of_doubles(&[1.0, 2.0, 3.0, 4.0], Divisor::Sample), Some(5.0 / 3.0));
-        assert_eq!(variance_of_wholes(&[10, 20, 30, 40], 1, Divisor::Sample), Some(5.0 / 3.0));
-        assert!(variance_of_doubles(&[1.0, f64::NAN], Divisor::Sample).is_some_and(f64::is_nan));
+        let doubles = |values: &[f64], divisor| spread_of_doubles(values, divisor).map(Spread::variance);
+        assert_eq!(doubles(&[3.0], Divisor::Sample), None);
+        assert_eq!(doubles(&[3.0], Divisor::Population), Some(0.0));
+        assert_eq!(doubles(&[0.1; 7], Divisor::Sample), Some(0.0));
+        assert_eq!(doubles(&[1.0, 3.0], Divisor::Sample), Some(2.0));
+        assert!(doubles(&[1.0, f64::NAN], Divisor::Sample).is_some_and(f64::is_nan));
+        let wholes = spread_of_wholes(&[10, 30], 1, Divisor::Population).unwrap();
+        assert_eq!((wholes.variance(), wholes.deviation()), (1.0, 1.0));
+        let far = spread_of_doubles(&[1e300, -1e300], Divisor::Population).unwrap();
+        assert_eq!((far.variance(), far.deviation()), (f64::INFINITY, 1e300));
     }
 
     #[test]
@@ -312,10 +345,21 @@ mod tests {
         }
 
         #[test]
+        fn both_ways_to_a_variance_are_near(
+            values in prop::collection::vec(prop_oneof![-1.0..1.0, -1e6..1e6, 1e9..1.000_000_1e9], 2..40),
+        ) {
+            let mut exact = ExactMoments::default();
+            values.iter().for_each(|value| exact.add(*value));
+            let (ours, theirs) = (spread_of_doubles(&values, Divisor::Sample).unwrap().variance(), exact.variance(Exact::Sample, 0).unwrap());
+            prop_assert!((ours - theirs).abs() <= 1e-14 * theirs, "{ours:e} {theirs:e}");
+        }
+
+        #[test]
         fn both_ways_between_two_ranks_give_the_same_double(
             low in any::<f64>(), high in any::<f64>(), at in 0.0..=1.0,
         ) {
-            prop_assume!(low < high);
+            // the low half of a product of such numbers has no room below all doubles
+            prop_assume!(low < high && low.abs().min(high.abs()) > 1e-270);
             let (ours, theirs) = (percentile(&[low, high], at).unwrap(), interpolate(low, high, at));
             prop_assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{ours:e} {theirs:e}");
         }

@@ -162,7 +162,8 @@ fn windowed(rows: LazyFrame, rules: &Rules) -> Told<LazyFrame> {
     let Some(size_us) = rules.size_us else {
         let (from, to) = rules.windows.first().copied().unwrap_or_default();
         let rows = rows.filter(at().gt_eq(lit(from)).and(at().lt(lit(to))));
-        return Ok(rows.with_columns([lit(from).alias(start), lit(to).alias(end)]));
+        let whole = |us: i64| lit(us).cast(DataType::Int64);
+        return Ok(rows.with_columns([whole(from).alias(start), whole(to).alias(end)]));
     };
     let (starts, ends): (Vec<i64>, Vec<i64>) = rules.windows.iter().copied().unzip();
     let windows = DataFrame::new(

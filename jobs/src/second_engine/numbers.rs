@@ -23,7 +23,7 @@ pub(super) enum Arithmetic {
 
 /// Two decimals of these scales, or whole numbers of scale 0, into one of `kind`.
 pub(super) fn arithmetic(how: Arithmetic, of: [Expr; 2], scales: [u8; 2], kind: &Kind) -> Told<Expr> {
-    let Kind::Decimal { precision, scale } = *kind else { return unknown(format!("decimals into `{kind:?}`")) };
+    let Kind::Decimal { precision, scale } = *kind else { return unknown(format!("decimals into `{kind}`")) };
     let [left, right] = scales.map(u32::from);
     let to = u32::from(scale);
     let compute = move |a: i128, b: i128| -> Option<i128> {
@@ -75,7 +75,7 @@ pub(super) fn cast_number(of: Expr, from: &Kind, to: &Kind) -> Told<Expr> {
             };
             Ok(mapped(apply, vec![of], to_type))
         }
-        _ => unknown(format!("a cast of `{from:?}` to `{to:?}`")),
+        _ => unknown(format!("a cast of `{from}` to `{to}`")),
     }
 }
 

@@ -154,9 +154,9 @@ fn binary(function: &str, [a, b]: [Expr; 2], [left, right]: [&Term; 2], kind: &K
         ("+", Kind::Integer { .. } | Kind::Float { .. }, of) if of == left.kind() => a + b,
         ("-", Kind::Integer { .. } | Kind::Float { .. }, of) if of == left.kind() => a - b,
         ("*", Kind::Integer { .. } | Kind::Float { .. }, of) if of == left.kind() => a * b,
-        // cut towards zero for whole numbers, as SQL has it
-        ("/", Kind::Integer { .. } | Kind::Float { .. }, of) if of == left.kind() => a / b,
-        ("%", Kind::Integer { .. }, of) if of == left.kind() => a.clone() - (a / b.clone()) * b,
+        ("/", Kind::Float { .. }, of) if of == left.kind() => a / b,
+        ("/", Kind::Integer { .. }, of) if of == left.kind() => quotient(a, b),
+        ("%", Kind::Integer { .. }, of) if of == left.kind() => a.clone() - quotient(a, b.clone()) * b,
         ("+" | "-" | "*" | "/", Kind::Decimal { .. }, Kind::Decimal { .. }) => {
             let how = match function {
                 "+" => Arithmetic::Plus,
@@ -181,7 +181,7 @@ fn binary(function: &str, [a, b]: [Expr; 2], [left, right]: [&Term; 2], kind: &K
         ("IN" | "NOT IN" | "coalesce" | "concat", ..) => {
             return many(function, vec![a, b], &[left.clone(), right.clone()], kind);
         }
-        _ => return no_function(&format!("{function}` of `{:?}` and `{:?}", left.kind(), right.kind())),
+        _ => return no_function(&format!("{function}` of `{}` and `{}", left.kind(), right.kind())),
     })
 }
 
@@ -233,14 +233,22 @@ fn comparable(function: &str, left: &Kind, right: &Kind) -> Told<()> {
         (Kind::Instant { .. }, Kind::Instant { .. }) | (Kind::Null, _) | (_, Kind::Null) => Ok(()),
         (Kind::Struct(_) | Kind::List(_), _) => unknown(format!("`{function}` of records or lists")),
         (left, right) if left == right => Ok(()),
-        _ => unknown(format!("`{function}` of `{left:?}` and `{right:?}`")),
+        _ => unknown(format!("`{function}` of `{left}` and `{right}`")),
     }
+}
+
+/// The quotient of whole numbers, cut towards zero as SQL has it; Polars rounds down.
+fn quotient(a: Expr, b: Expr) -> Expr {
+    let down = a.clone().floor_div(b.clone());
+    let is_whole = (down.clone() * b.clone()).eq(a.clone());
+    let is_below = a.lt(lit(0_i64)).neq(b.lt(lit(0_i64)));
+    when(is_below.and(is_whole.not())).then(down.clone() + lit(1_i64)).otherwise(down)
 }
 
 fn scale_of(term: &Term) -> Told<u8> {
     match term.kind() {
         Kind::Decimal { scale, .. } => Ok(*scale),
-        other => unknown(format!("decimals made of `{other:?}`")),
+        other => unknown(format!("decimals made of `{other}`")),
     }
 }
 
@@ -279,7 +287,7 @@ fn local(of: Expr, kind: &Kind) -> Told<Expr> {
             Ok(Some(zone)) => Ok(of.dt().convert_time_zone(zone)),
             _ => unknown(format!("the zone `{zone}`")),
         },
-        other => unknown(format!("parts of `{other:?}`")),
+        other => unknown(format!("parts of `{other}`")),
     }
 }
 
@@ -319,7 +327,7 @@ fn date_trunc(part: &str, of: Expr, of_kind: &Kind) -> Told<Expr> {
         other => return unknown(format!("`date_trunc` to `{other}`")),
     };
     if !matches!(of_kind, Kind::Instant { .. }) {
-        return unknown(format!("`date_trunc` of `{of_kind:?}`"));
+        return unknown(format!("`date_trunc` of `{of_kind}`"));
     }
     Ok(local(of, of_kind)?.dt().truncate(lit(every)).dt().convert_time_zone(TimeZone::UTC))
 }
@@ -350,6 +358,6 @@ fn cast(of: &Term, to: &Kind) -> Told<Expr> {
             when(value.clone()).then(lit("true")).when(value.not()).then(lit("false")).otherwise(lit(Null {}))
         }
         (Kind::Integer { .. } | Kind::Decimal { .. }, _) => cast_number(value, from, to)?,
-        _ => return unknown(format!("a cast of `{from:?}` to `{to:?}`")),
+        _ => return unknown(format!("a cast of `{from}` to `{to}`")),
     })
 }

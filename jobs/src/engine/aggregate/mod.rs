@@ -55,4 +55,4 @@ pub use states::States;
 pub const ENGINE_VERSION: &str = deltalake::datafusion::DATAFUSION_VERSION;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
