@@ -40,11 +40,11 @@ pub(super) struct Published {
 
 /// What is known of where rows come from.
 #[derive(Debug, Clone)]
-pub(super) struct Origin {
+pub(super) struct Origin<'k> {
     /// Generation of the unit.
     pub(super) generation: i64,
     /// Every pin and definition that was recorded for the aggregate.
-    pub(super) recorded: BTreeSet<String>,
+    pub(super) recorded: &'k BTreeSet<String>,
 }
 
 /// Start of the window, and the keys.
@@ -83,7 +83,7 @@ pub(super) fn compare(
     columns: &[OfUser],
     published: &[Published],
     computed: &[Row],
-    origin: &Origin,
+    origin: &Origin<'_>,
 ) {
     let mut left: BTreeMap<Group<'_>, &Row> = computed.iter().map(|row| (group(row, columns), row)).collect();
     let mut seen: BTreeSet<Group<'_>> = BTreeSet::new();

@@ -56,6 +56,8 @@ struct Recounting<'a> {
     published: BTreeMap<PartitionValues, Vec<LiveFile>>,
     raw_files: BTreeMap<Date, Vec<LiveFile>>,
     kept: Kept,
+    /// Ids of all that it keeps.
+    recorded: BTreeSet<String>,
     /// What each definition is, or why it is not known.
     definitions: BTreeMap<Fingerprint, std::result::Result<Anew, String>>,
     /// Raw dates that were decoded lately, by the columns that were wanted.
@@ -142,13 +144,15 @@ impl<'a> Recounting<'a> {
                 raw_files.entry(date).or_default().push(raw);
             }
         }
+        let kept = kept(lake, &file.name).await?;
         Ok(Self {
+            recorded: kept.recorded(),
+            kept,
             engine: Engine::start(settings, 1).await?,
             file,
             source: Source::of(pipeline),
             id: pipeline.contract.id_column().map(|column| column.name.clone()),
             published: live_by_partition(&batch).await?,
-            kept: kept(lake, &file.name).await?,
             input,
             batch,
             raw_files,
@@ -185,7 +189,7 @@ impl<'a> Recounting<'a> {
         };
         let covered = pin.covered.map_or(0, |covered| extent.windows.ending_in(None, covered).len());
         windows.compared("windows recomputed", covered);
-        let origin = Origin { generation: entry.generation, recorded: self.kept.recorded() };
+        let origin = Origin { generation: entry.generation, recorded: &self.recorded };
         let name = unit.to_string();
         compare(windows, &name, &anew.columns, &published, &computed.rows, &origin);
         balance(balances, &name, &pin, dates.into_iter(), &published, &computed);

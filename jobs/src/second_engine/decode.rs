@@ -4,7 +4,7 @@
 //! is a partition's value, or null.
 
 use super::terms::{data_type, literal};
-use super::{Told, unknown};
+use super::{Told, computed, unknown};
 use bytes::Bytes;
 use deltaworks_core::select::{Kind, Value};
 use jiff::civil::{Date, date};
@@ -66,7 +66,7 @@ pub fn decode(
     });
     let columns = columns.collect::<Told<Vec<_>>>()?;
     let names: Vec<Expr> = wanted.iter().map(|(name, _)| col(column_name(table, name))).collect();
-    Ok(Frame(frame.lazy().with_columns(columns).select(names).collect()?))
+    Ok(Frame(computed(frame.lazy().with_columns(columns).select(names))?))
 }
 
 /// A partition's value, spelled as Delta spells them.

@@ -5,7 +5,7 @@
 //! one to look at: of all earlier ones it has the latest date.
 
 use super::decode::column_name;
-use super::{Frame, Told};
+use super::{Frame, Told, computed};
 use polars::prelude::{
     DataFrame, DataType, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, NamedFrom, Series, SortMultipleOptions, col,
     len, lit, when,
@@ -89,7 +89,7 @@ pub(super) fn rows(frame: Frame, rules: &Rules, counts: &mut Counts) -> Told<Dat
     let judged = inside.lazy().sort_by_exprs(order(rules), ordered(order(rules).len()));
     let judged =
         judged.with_column(copy(rules).alias(COPY)).filter(col(DAY).gt_eq(lit(from)).and(col(DAY).lt(lit(to))));
-    let rows = windowed(judged, rules)?.collect()?;
+    let rows = computed(windowed(judged, rules)?)?;
     counts.landed = rows.height() as u64;
     Ok(rows)
 }
@@ -133,12 +133,11 @@ fn inside(frame: DataFrame, rules: &Rules) -> Told<DataFrame> {
     ];
     let keys = ([raw("_topic"), raw("_partition")], [col(NEXT[0]), col(NEXT[1])]);
     let joined = frame.lazy().join(next.lazy(), keys.0, keys.1, JoinArgs::new(JoinType::Left));
-    Ok(joined.filter(is_inside).with_columns(columns).collect()?)
+    computed(joined.filter(is_inside).with_columns(columns))
 }
 
 fn by_day(rows: &DataFrame) -> Told<Vec<(i32, u64)>> {
-    let counted =
-        rows.clone().lazy().group_by([col(DAY)]).agg([len().cast(DataType::UInt64).alias("rows")]).collect()?;
+    let counted = computed(rows.clone().lazy().group_by([col(DAY)]).agg([len().cast(DataType::UInt64).alias("rows")]))?;
     let (days, rows) = (counted.column(DAY)?.i32()?, counted.column("rows")?.u64()?);
     Ok(days.iter().zip(rows.iter()).filter_map(|(day, rows)| day.zip(rows)).collect())
 }

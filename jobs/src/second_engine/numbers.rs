@@ -4,7 +4,7 @@ use super::terms::data_type;
 use super::{Told, unknown};
 use deltaworks_core::select::Kind;
 use polars::prelude::{
-    Column, DataType, Expr, Field, Float64Chunked, Int64Chunked, Int128Chunked, IntoColumn, NewChunkedArray,
+    AnyValue, Column, DataType, Expr, Field, Float64Chunked, Int64Chunked, Int128Chunked, IntoColumn, NewChunkedArray,
     PlSmallStr, PolarsError, PolarsResult, map_multiple,
 };
 
@@ -37,7 +37,7 @@ pub(super) fn arithmetic(how: Arithmetic, of: [Expr; 2], scales: [u8; 2], kind: 
     let apply = move |columns: &mut [Column]| {
         let [a, b] = columns else { return Err(failed("two decimals are wanted")) };
         let (a, b) = (wholes(a)?, wholes(b)?);
-        let rows = a.len().max(b.len());
+        let rows = if a.len() == 1 { b.len() } else { a.len() };
         let at = |of: &[Option<i128>], row: usize| of.get(if of.len() == 1 { 0 } else { row }).copied().flatten();
         let values = (0..rows).map(|row| match (at(&a, row), at(&b, row)) {
             (Some(a), Some(b)) => compute(a, b).map(Some).ok_or_else(|| failed("a decimal leaves its range")),
@@ -46,6 +46,24 @@ pub(super) fn arithmetic(how: Arithmetic, of: [Expr; 2], scales: [u8; 2], kind: 
         decimals(PlSmallStr::EMPTY, values.collect::<PolarsResult<_>>()?, precision, scale)
     };
     Ok(mapped(apply, of.to_vec(), data_type(kind)?))
+}
+
+/// The quotient of two doubles. Polars multiplies by the reciprocal of a constant, which is a bit off.
+pub(super) fn quotient_of_doubles(of: [Expr; 2], kind: &Kind) -> Told<Expr> {
+    let apply = move |columns: &mut [Column]| {
+        let [a, b] = columns else { return Err(failed("two numbers are wanted")) };
+        let doubles = |column: &Column| -> PolarsResult<Vec<Option<f64>>> {
+            Ok(column.cast(&DataType::Float64)?.f64()?.iter().collect())
+        };
+        let (a, b) = (doubles(a)?, doubles(b)?);
+        let rows = if a.len() == 1 { b.len() } else { a.len() };
+        let at = |of: &[Option<f64>], row: usize| of.get(if of.len() == 1 { 0 } else { row }).copied().flatten();
+        let quotients = (0..rows).map(|row| at(&a, row).zip(at(&b, row)).map(|(a, b)| a / b));
+        let quotients: Vec<Option<f64>> = quotients.collect();
+        Ok(Float64Chunked::from_slice_options(PlSmallStr::EMPTY, &quotients).into_column())
+    };
+    // of two floats of 32 bits, the nearest double rounds to the nearest float
+    Ok(mapped(apply, of.to_vec(), DataType::Float64).cast(data_type(kind)?))
 }
 
 /// A decimal or whole number as another number, rounded as SQL casts are: halves away from zero.
@@ -79,11 +97,49 @@ pub(super) fn cast_number(of: Expr, from: &Kind, to: &Kind) -> Told<Expr> {
     }
 }
 
+/// A number rounded to so many digits behind the point, halves away from zero.
+pub(super) fn round(of: Expr, from: &Kind, digits: i32, to: &Kind) -> Told<Expr> {
+    let to_type = data_type(to)?;
+    match (from, to) {
+        (Kind::Float { bits: 64 }, Kind::Float { bits: 64 }) => {
+            let power = 10_f64.powi(digits);
+            let apply = move |columns: &mut [Column]| {
+                let doubles = columns.first().ok_or_else(|| failed("a number is wanted"))?.f64()?.iter();
+                let rounded: Vec<Option<f64>> = doubles.map(|x| x.map(|x| (x * power).round() / power)).collect();
+                Ok(Float64Chunked::from_slice_options(PlSmallStr::EMPTY, &rounded).into_column())
+            };
+            Ok(mapped(apply, vec![of], to_type))
+        }
+        (&Kind::Decimal { scale: from, .. }, &Kind::Decimal { precision, scale }) => {
+            let (from, to) = (u32::from(from), u32::from(scale));
+            let Ok(digits) = u32::try_from(digits) else { return unknown("`round` to tens") };
+            let digits = digits.min(from);
+            let apply = move |columns: &mut [Column]| {
+                let values = one(columns)?.into_iter().map(|value| {
+                    let value = value.map(|value| rescaled(rounded(value, from, digits)?, digits, to));
+                    value.map_or(Ok(None), |v| v.map(Some).ok_or_else(|| failed("a decimal leaves its range")))
+                });
+                decimals(PlSmallStr::EMPTY, values.collect::<PolarsResult<_>>()?, precision, scale)
+            };
+            Ok(mapped(apply, vec![of], to_type))
+        }
+        _ => unknown(format!("`round` of `{from}`")),
+    }
+}
+
 /// The whole numbers that a column of integers or decimals is made of.
 pub(super) fn wholes(column: &Column) -> PolarsResult<Vec<Option<i128>>> {
     let series = column.as_materialized_series();
     match series.dtype() {
         DataType::Decimal(..) => Ok(series.decimal()?.physical().iter().collect()),
+        // lists of decimals give out what decimals are made of
+        DataType::Int128 => {
+            let value = |row| match series.get(row)? {
+                AnyValue::Int128(n) => Ok(Some(n)),
+                _ => Ok(None),
+            };
+            (0..series.len()).map(value).collect()
+        }
         _ => {
             let longs = series.strict_cast(&DataType::Int64)?;
             let longs: &Int64Chunked = longs.i64()?;

@@ -5,7 +5,7 @@
 //! engines are known to mean the same; everything else is told by name.
 
 use super::decode::column_name;
-use super::numbers::{Arithmetic, arithmetic, cast_number};
+use super::numbers::{Arithmetic, arithmetic, cast_number, quotient_of_doubles, round};
 use super::{Told, unknown};
 use deltaworks_core::select::{Kind, Term, Value};
 use polars::prelude::{
@@ -117,6 +117,7 @@ fn unary(function: &str, a: Expr, of: &Term, kind: &Kind) -> Told<Expr> {
         ("NEGATIVE", Kind::Decimal { .. }) => arithmetic(Arithmetic::Minus, [lit(0_i64), a], [0, scale_of(of)?], kind)?,
         ("NEGATIVE", Kind::Integer { signed: true, .. } | Kind::Float { .. }) => -a,
         ("abs", Kind::Integer { .. } | Kind::Float { .. }) => a.abs(),
+        ("round", from) => round(a, from, 0, kind)?,
         ("floor", Kind::Float { .. }) => a.floor(),
         ("ceil", Kind::Float { .. }) => a.ceil(),
         ("sqrt", Kind::Float { .. }) => a.sqrt(),
@@ -129,7 +130,6 @@ fn unary(function: &str, a: Expr, of: &Term, kind: &Kind) -> Told<Expr> {
         ("character_length", Kind::Text) => a.str().len_chars().cast(data_type(kind)?),
         ("octet_length", Kind::Text) => a.str().len_bytes().cast(data_type(kind)?),
         ("reverse", Kind::Text) => a.str().reverse(),
-        ("to_date" | "date", Kind::Date) => a,
         ("coalesce", _) => a,
         _ => return no_function(function),
     })
@@ -154,7 +154,7 @@ fn binary(function: &str, [a, b]: [Expr; 2], [left, right]: [&Term; 2], kind: &K
         ("+", Kind::Integer { .. } | Kind::Float { .. }, of) if of == left.kind() => a + b,
         ("-", Kind::Integer { .. } | Kind::Float { .. }, of) if of == left.kind() => a - b,
         ("*", Kind::Integer { .. } | Kind::Float { .. }, of) if of == left.kind() => a * b,
-        ("/", Kind::Float { .. }, of) if of == left.kind() => a / b,
+        ("/", Kind::Float { .. }, of) if of == left.kind() => quotient_of_doubles([a, b], kind)?,
         ("/", Kind::Integer { .. }, of) if of == left.kind() => quotient(a, b),
         ("%", Kind::Integer { .. }, of) if of == left.kind() => a.clone() - quotient(a, b.clone()) * b,
         ("+" | "-" | "*" | "/", Kind::Decimal { .. }, Kind::Decimal { .. }) => {
@@ -174,11 +174,16 @@ fn binary(function: &str, [a, b]: [Expr; 2], [left, right]: [&Term; 2], kind: &K
         ("starts_with", Kind::Text, Kind::Text) => a.str().starts_with(b),
         ("ends_with", Kind::Text, Kind::Text) => a.str().ends_with(b),
         ("contains", Kind::Text, Kind::Text) => a.str().contains_literal(b),
-        ("strpos", Kind::Text, Kind::Text) => return no_function(function),
+        ("round", from, Kind::Integer { .. }) => match right {
+            Term::Literal(Value::Integer(digits), _) => {
+                round(a, from, i32::try_from(*digits).unwrap_or(i32::MAX), kind)?
+            }
+            _ => return unknown("`round` to digits in a column"),
+        },
         ("date_part", Kind::Text, _) => date_part(text(left)?, b, right.kind(), kind)?,
         ("date_trunc", Kind::Text, _) => date_trunc(text(left)?, b, right.kind())?,
         ("btrim", Kind::Text, Kind::Text) => a.str().strip_chars(b),
-        ("IN" | "NOT IN" | "coalesce" | "concat", ..) => {
+        ("IN" | "NOT IN" | "coalesce" | "concat" | "substr", ..) => {
             return many(function, vec![a, b], &[left.clone(), right.clone()], kind);
         }
         _ => return no_function(&format!("{function}` of `{}` and `{}", left.kind(), right.kind())),

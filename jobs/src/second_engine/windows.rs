@@ -5,7 +5,7 @@ use super::cells::cells;
 use super::decode::Frame;
 use super::input::{COPY, Counts, FILLED, LATE, Rules, WINDOW, rows};
 use super::terms::{expression, key_name};
-use super::{Cell, Told, unknown};
+use super::{Cell, Told, computed, unknown};
 use deltaworks_core::select::{Join, Select, Term};
 use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, Null, col, lit, when};
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Recipe {
         let rows = rows(raw, rules, &mut counts)?;
         let rows = self.joined(rows.lazy())?;
         let filters = self.select.filters.iter().map(expression).collect::<Told<Vec<_>>>()?;
-        let kept = filters.into_iter().fold(rows, LazyFrame::filter).collect()?;
+        let kept = computed(filters.into_iter().fold(rows, LazyFrame::filter))?;
         counts.filtered = counts.landed - kept.height() as u64;
         counts.duplicates = kept.column(COPY)?.bool()?.sum().map_or(0, u64::from);
         counts.events = kept.height() as u64 - counts.duplicates;
@@ -146,12 +146,12 @@ impl Recipe {
         ];
         let gathered: Vec<Expr> = calls.iter().flat_map(Planned::gathered).chain(counts).collect();
         let groups = rows.lazy().with_columns(columns).group_by(by).agg(gathered);
-        let mut groups = groups.filter(col(COUNTS[0]).gt(lit(0_i64))).collect()?;
+        let mut groups = computed(groups.filter(col(COUNTS[0]).gt(lit(0_i64))))?;
         for call in &calls {
             call.finish(&mut groups)?;
         }
         let values = calls.iter().map(Planned::value).collect::<Told<Vec<_>>>()?;
-        Ok(groups.lazy().with_columns(values).collect()?)
+        computed(groups.lazy().with_columns(values))
     }
 
     /// HAVING and the SELECT list.
@@ -164,7 +164,7 @@ impl Recipe {
         let list =
             self.select.list.iter().zip(&names).map(|((_, term), name)| Ok(expression(term)?.alias(name.as_str())));
         let list = list.collect::<Told<Vec<_>>>()?;
-        let kept = kept.with_columns(list).collect()?;
+        let kept = computed(kept.with_columns(list))?;
         let whole = |name: &str| -> Told<Vec<i64>> { Ok(kept.column(name)?.i64()?.iter().flatten().collect()) };
         let (starts, ends) = (whole(WINDOW[0])?, whole(WINDOW[1])?);
         let counts = COUNTS.map(whole);

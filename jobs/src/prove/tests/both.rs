@@ -24,6 +24,112 @@ use std::collections::BTreeSet;
 /// What the second engine does not know.
 const UNKNOWN: [&str; 2] = ["array_agg", "arrow_cast"];
 
+/// Values whose greatest and least is asked for.
+const VALUES: [&str; 54] = [
+    "stops / 3",
+    "stops % 3",
+    "stops / -2",
+    "stops % -4",
+    "stops * 2 - 1",
+    "-stops",
+    "abs(stops)",
+    "driver + stops",
+    "distance / 3",
+    "distance * 2 + 1",
+    "-distance",
+    "abs(distance)",
+    "sqrt(abs(distance))",
+    "floor(distance)",
+    "ceil(distance)",
+    "round(distance)",
+    "round(distance, 1)",
+    "stops / 4.0",
+    "fare + 1",
+    "fare - stops",
+    "fare * 2",
+    "fare * fare",
+    "fare / 3",
+    "fare / 7.25",
+    "-fare",
+    "round(fare, 1)",
+    "round(fare)",
+    "fare / stops",
+    "CAST(stops AS DOUBLE)",
+    "CAST(fare AS DOUBLE)",
+    "CAST(fare AS DECIMAL(9, 1))",
+    "CAST(stops AS DECIMAL(9, 3))",
+    "CAST(paid AS INT)",
+    "CAST(stops AS VARCHAR)",
+    "CAST(born AS VARCHAR)",
+    "CAST(paid AS VARCHAR)",
+    "CAST(at AS DATE)",
+    "CAST(at AT TIME ZONE 'Europe/Kyiv' AS DATE)",
+    "upper(town)",
+    "trim(town)",
+    "length(town)",
+    "town || '-' || t.route.via",
+    "concat(town, t.route.via)",
+    "substr(town, 2)",
+    "substr(town, 1, 2)",
+    "reverse(town)",
+    "coalesce(driver, stops)",
+    "nullif(stops, 3)",
+    "CASE town WHEN '007' THEN 1 WHEN 'x' THEN 2 END",
+    "CASE WHEN paid THEN distance ELSE 0 END",
+    "date_trunc('hour', at)",
+    "date_trunc('month', at)",
+    "date_trunc('day', at AT TIME ZONE 'Europe/Kyiv')",
+    "born",
+];
+
+/// Conditions that rows are counted by.
+const CONDITIONS: [&str; 26] = [
+    "town LIKE '00%'",
+    "town NOT LIKE '_08'",
+    "t.route.via ILIKE '0%8'",
+    "town IN ('007', 'x')",
+    "driver NOT IN (1, 2)",
+    "driver IN (1, NULL)",
+    "driver NOT IN (1, NULL)",
+    "stops BETWEEN 2 AND 5",
+    "driver NOT BETWEEN 2 AND 3",
+    "NOT (paid OR driver = 2)",
+    "paid AND driver > 1",
+    "paid IS TRUE",
+    "paid IS NOT TRUE",
+    "paid IS FALSE",
+    "paid IS NOT FALSE",
+    "driver IS NULL",
+    "driver IS DISTINCT FROM 2",
+    "driver IS NOT DISTINCT FROM NULL",
+    "at >= '2026-03-29T00:00:00Z'",
+    "at < TIMESTAMP '2026-10-25T00:00:00Z'",
+    "born > DATE '1970-01-05'",
+    "CAST(at AS DATE) = DATE '2026-03-29'",
+    "fare > 10.5",
+    "starts_with(town, '00')",
+    "distance >= 0.1",
+    "town < t.route.via",
+];
+
+/// SELECTs that all terms are dealt out to.
+const SELECTS: usize = 13;
+
+/// Parts of an instant.
+const PARTS: [&str; 10] = ["year", "quarter", "month", "week", "day", "doy", "dow", "hour", "minute", "second"];
+
+/// What is computed of results.
+const ABOVE: [&str; 8] = [
+    "sum(fare) / count(*)",
+    "sum(fare) * 2.5",
+    "count(*) * 100 / count(stops)",
+    "round(avg(distance), 2)",
+    "avg(distance) / 1000 + 1",
+    "max(stops) - min(stops)",
+    "CASE WHEN count(*) > 1 THEN upper(min(town)) ELSE 'one' END",
+    "CAST(count(*) AS INT UNSIGNED)",
+];
+
 fn frame(rows: &RecordBatch, wanted: impl IntoIterator<Item = String>) -> Frame {
     let schema = rows.schema();
     let encoded = encode(&FileProfile::new(schema.clone()), [Ok(rows.clone())]).unwrap();
@@ -105,7 +211,8 @@ async fn both(sql: &str, trips: &[Trip], windows: &str, zone: &str) -> Result<u6
         let name = finished.granularity.to_string();
         let computed =
             computed(&recipe, trips, finished.granularity, &zone).map_err(|why| format!("{sql} by {name}: {why}"))?;
-        let origin = Origin { generation: 0, recorded: BTreeSet::from([name.clone()]) };
+        let recorded = BTreeSet::from([name.clone()]);
+        let origin = Origin { generation: 0, recorded: &recorded };
         let mut told = told(&finished, &definition);
         told.iter_mut().for_each(|row| row.origin[0] = "0".into());
         compare(&mut check, &name, &columns, &told, &computed.rows, &origin);
@@ -164,6 +271,32 @@ fn good_selects_are_known_or_told_by_name() {
          min_nested: the second engine does not know `min` of `struct`\n\
          odd_types: the second engine does not know the type `Timestamp(s, \"UTC\")`"
     );
+}
+
+#[test]
+fn terms_mean_the_same_to_both_engines() {
+    let mut runner = TestRunner::deterministic();
+    let mut trips = prop::collection::vec(trip(), 60).new_tree(&mut runner).unwrap().current();
+    // neither engine divides by it
+    trips.iter_mut().filter(|trip| trip.stops == 0).for_each(|trip| trip.stops = -7);
+    let values = VALUES.iter().flat_map(|value| ["max", "min"].map(|of| format!("{of}({value})")));
+    let conditions = CONDITIONS.iter().map(|condition| format!("count(*) FILTER (WHERE {condition})"));
+    let parts = PARTS.iter().flat_map(|part| {
+        ["at", "at AT TIME ZONE 'America/St_Johns'"].map(|of| format!("max(date_part('{part}', {of}))"))
+    });
+    let all: Vec<String> = values.chain(conditions).chain(parts).chain(ABOVE.map(str::to_owned)).collect();
+    let mut wrong = String::new();
+    // neighbours apart: casts of one column have one name to the first engine
+    for n in 0..SELECTS {
+        let some = all.iter().skip(n).step_by(SELECTS);
+        let list: String = some.enumerate().map(|(n, term)| format!(", {term} AS a{n}")).collect();
+        let sql = format!("SELECT driver{list} FROM trips t GROUP BY driver");
+        match runtime().block_on(both(&sql, &trips, "1d", "UTC")) {
+            Ok(rows) => assert!(rows > 4, "{sql}"),
+            Err(why) => wrong += &format!("{why}\n"),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]
