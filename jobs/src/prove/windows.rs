@@ -45,6 +45,12 @@ enum Left {
     Refuted(String),
 }
 
+/// A result, or why there is none.
+type Tried<T> = std::result::Result<T, Left>;
+
+/// The columns that were wanted of a raw date, and its rows if it has files.
+type Decoded = (Vec<(String, Kind)>, Option<Frame>);
+
 /// What the units of an aggregate share.
 struct Recounting<'a> {
     engine: Engine,
@@ -61,7 +67,7 @@ struct Recounting<'a> {
     /// What each definition is, or why it is not known.
     definitions: BTreeMap<Fingerprint, std::result::Result<Anew, String>>,
     /// Raw dates that were decoded lately, by the columns that were wanted.
-    dates: BTreeMap<Date, (Vec<(String, Kind)>, Option<Frame>)>,
+    dates: BTreeMap<Date, Decoded>,
 }
 
 /// The checks `windows` and `balance` of one aggregate, and what of them is not proved.
@@ -197,7 +203,7 @@ impl<'a> Recounting<'a> {
     }
 
     /// The pin of a unit, if its rows are still there.
-    fn pin(&self, entry: Entry, dates: &[Date]) -> std::result::Result<&Pin, Left> {
+    fn pin(&self, entry: Entry, dates: &[Date]) -> Tried<&Pin> {
         let not_proved = |why: &str| Err(Left::NotProved(why.to_owned()));
         let Some(pin) = self.kept.pins.get(&entry.pin) else {
             return Err(Left::Refuted(format!("its pin `{}` is not in `ops.pins`", entry.pin)));
@@ -274,7 +280,7 @@ impl<'a> Recounting<'a> {
         unit: &Unit,
         extent: &Extent,
         dates: &[Date],
-    ) -> Result<std::result::Result<Recomputed, Left>> {
+    ) -> Result<Tried<Recomputed>> {
         let mut frames = Vec::new();
         for date in dates {
             match self.date(*date, &anew.needed).await? {
@@ -315,11 +321,7 @@ impl<'a> Recounting<'a> {
     }
 
     /// The rows of a raw date; none where it has no files.
-    async fn date(
-        &mut self,
-        date: Date,
-        needed: &[(String, Kind)],
-    ) -> Result<std::result::Result<Option<Frame>, Left>> {
+    async fn date(&mut self, date: Date, needed: &[(String, Kind)]) -> Result<Tried<Option<Frame>>> {
         if let Some((_, frame)) = self.dates.get(&date).filter(|(of, _)| of == needed) {
             return Ok(Ok(frame.clone()));
         }
@@ -333,7 +335,7 @@ impl<'a> Recounting<'a> {
     }
 
     /// The rows of a unit as they are published.
-    async fn published(&self, unit: &Unit, anew: &Anew) -> Result<std::result::Result<Vec<Published>, Left>> {
+    async fn published(&self, unit: &Unit, anew: &Anew) -> Result<Tried<Vec<Published>>> {
         let files = self.published.get(&partition_of(unit)).map_or(&[][..], Vec::as_slice);
         let users = anew.columns.iter().map(|column| column.name.as_str());
         let names: Vec<&str> = OWN.into_iter().chain(users).collect();
@@ -391,11 +393,7 @@ pub(super) fn published(mut cells: Vec<Cell>) -> Published {
 }
 
 /// The rows of some files of a table, decoded by the second engine; none of no files.
-async fn decoded(
-    table: &Table,
-    files: &[LiveFile],
-    wanted: &[(String, Kind)],
-) -> Result<std::result::Result<Option<Frame>, Left>> {
+async fn decoded(table: &Table, files: &[LiveFile], wanted: &[(String, Kind)]) -> Result<Tried<Option<Frame>>> {
     let reads = files.iter().map(|file| async move { Ok::<_, Error>((file, table.file_bytes(file).await?)) });
     let read: Result<Vec<(&LiveFile, Bytes)>> = futures::stream::iter(reads).buffered(READS_MAX).try_collect().await;
     let read = match read {

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Changes that are tried, each on a lake of its own.
-const CHANGES: u64 = 60;
+const CHANGES: u64 = 48;
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/cases");
 const CONTRACT: &str = include_str!("../../../../fixtures/cases/event.odcs.yaml");
 
