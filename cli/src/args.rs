@@ -370,13 +370,19 @@ pub struct Run {
 }
 
 /// `prove`
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Default, ClapArgs)]
 pub struct Prove {
     /// Pipelines and aggregates [default: all]
     pub names: Vec<String>,
     /// Do not read the topics again
     #[arg(long)]
     pub offline: bool,
+    /// Of batch and served, only units that have windows ending after this, RFC 3339 with offset; raw is proved whole
+    #[arg(long, value_name = "TIME")]
+    pub interval_start: Option<Instant>,
+    /// Of batch and served, only units that have windows ending by this
+    #[arg(long, value_name = "TIME")]
+    pub interval_end: Option<Instant>,
 }
 
 /// `tables`

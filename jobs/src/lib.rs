@@ -3,7 +3,7 @@
 //! ```text
 //!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─┬─> reconcile ─> (served)
 //!                            │         │   └─> speed ─> (speed) ─────────────────────┘      │
-//!   edges:                 kafka      lake                                            engine: query
+//!   edges:                 kafka      lake                                            engine: query, second_engine: prove
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
 //! ```
 
@@ -30,6 +30,7 @@ pub mod online;
 pub mod engine;
 pub mod kafka;
 pub mod lake;
+pub mod second_engine;
 
 pub mod checksum;
 pub mod clock;

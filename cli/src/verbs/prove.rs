@@ -4,9 +4,10 @@ use super::settings;
 use crate::args::{Format, Global, Prove};
 use crate::ending::Ending;
 use crate::output;
-use deltaworks_jobs::Result;
+use deltaworks_core::units::Interval;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::prove::{Check, ProveOptions, ProveReport, Verdict, prove};
+use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde::Serialize;
 
 const COLUMNS: [&str; 5] = ["check", "of", "verdict", "compared", "note"];
@@ -24,7 +25,13 @@ struct Line<'c> {
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Prove) -> Result<Ending> {
     let settings = settings(global)?;
-    let options = ProveOptions { names: args.names.clone(), offline: args.offline };
+    let interval = Interval { from: args.interval_start, to: args.interval_end };
+    if let Interval { from: Some(from), to: Some(to) } = interval
+        && from >= to
+    {
+        return Err(Error::new(Stage::Prove, Class::User, format!("the interval ({from}, {to}] is empty")));
+    }
+    let options = ProveOptions { names: args.names.clone(), offline: args.offline, interval };
     let report = prove(&settings, &options, &Clock::system()).await?;
     if !global.quiet {
         show(&report)?;

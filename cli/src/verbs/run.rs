@@ -24,7 +24,7 @@ pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending>
     }
     if go_on {
         begins("prove");
-        let proving = Prove { names: Vec::new(), offline: args.offline };
+        let proving = Prove { offline: args.offline, ..Prove::default() };
         // the steps before drain by themselves when a signal comes; this one only reads
         let proved = tokio::select! {
             proved = prove::run(global, &proving) => proved,

@@ -28,6 +28,7 @@ pub mod place;
 pub mod progress;
 pub mod proof;
 pub mod reason;
+pub mod select;
 pub mod served;
 pub mod speed;
 pub mod tally;

@@ -4,6 +4,7 @@
 //! that no unit came to name is harmless. Invariant L1: a row is appended once, whatever the store
 //! answered.
 
+use super::columns::texts as column_texts;
 use super::publish::{CHECKPOINT_EVERY, Run};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
@@ -60,6 +61,61 @@ pub struct RunRow {
     pub verdict: String,
 }
 
+/// What `ops.pins` keeps of one aggregate.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// Pins by their id.
+    pub pins: BTreeMap<Fingerprint, Pin>,
+    /// The file of each definition.
+    pub sql: BTreeMap<Fingerprint, String>,
+}
+
+impl Kept {
+    /// Ids of all pins and definitions, as tables spell them.
+    #[must_use]
+    pub fn recorded(&self) -> BTreeSet<String> {
+        self.pins.keys().chain(self.sql.keys()).map(ToString::to_string).collect()
+    }
+}
+
+/// What `ops.pins` keeps of one aggregate. A pin that cannot be read, or has another name than its content, is
+/// left out.
+///
+/// # Errors
+/// The table cannot be read.
+pub async fn kept(lake: &Lake, aggregate: &str) -> Result<Kept> {
+    let mut kept = Kept::default();
+    let Some(table) = lake.open_table(&pins_table().name).await? else { return Ok(kept) };
+    let files = table.live_files().await?;
+    let reads = files.iter().map(|file| table.read_file(file, &["pin", "json", "aggregate", "definition", "sql"]));
+    let mut reads = futures::stream::iter(reads).buffer_unordered(READS_MAX);
+    while let Some(mut batches) = reads.next().await.transpose()? {
+        while let Some(batch) = batches.next().await.transpose()? {
+            kept.add(&batch, aggregate)?;
+        }
+    }
+    Ok(kept)
+}
+
+impl Kept {
+    fn add(&mut self, batch: &RecordBatch, aggregate: &str) -> Result<()> {
+        let (pins, json) = (column_texts(batch, "pin")?, column_texts(batch, "json")?);
+        let names = column_texts(batch, "aggregate")?;
+        let (definitions, sql) = (column_texts(batch, "definition")?, column_texts(batch, "sql")?);
+        for row in (0..batch.num_rows()).filter(|row| names.value(*row) == aggregate) {
+            if let Ok(pin) = serde_json::from_str::<Pin>(json.value(row))
+                && pins.value(row) == pin.id().to_string()
+            {
+                self.pins.insert(pin.id(), pin);
+            }
+            if let Ok(definition) = definitions.value(row).parse() {
+                self.sql.insert(definition, sql.value(row).to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The pins of these ids.
 ///
 /// # Errors
@@ -99,27 +155,6 @@ pub async fn pins_there(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTre
         }
     }
     Ok(found)
-}
-
-/// The file of an aggregate under a definition that it had once; `None` if no unit was computed under it.
-///
-/// # Errors
-/// `ops.pins` cannot be read.
-pub async fn sql_of(lake: &Lake, aggregate: &str, definition: Fingerprint) -> Result<Option<String>> {
-    let Some(table) = lake.open_table(&pins_table().name).await? else { return Ok(None) };
-    let definition = definition.to_string();
-    for file in table.live_files().await? {
-        let mut batches = table.read_file(&file, &["aggregate", "definition", "sql"]).await?;
-        while let Some(batch) = batches.next().await.transpose()? {
-            let column = |name| super::columns::texts(&batch, name);
-            let (aggregates, definitions, sql) = (column("aggregate")?, column("definition")?, column("sql")?);
-            let is_it = |row: &usize| aggregates.value(*row) == aggregate && definitions.value(*row) == definition;
-            if let Some(row) = (0..batch.num_rows()).find(is_it) {
-                return Ok(Some(sql.value(row).to_owned()));
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// Whether a file may hold one of these pins, as far as its statistics know.

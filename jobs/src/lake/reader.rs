@@ -94,6 +94,25 @@ impl Table {
         Ok(batches.map_err(failed).boxed())
     }
 
+    /// The bytes of one live file, undecoded.
+    ///
+    /// # Errors
+    /// As [`Self::read_file`].
+    pub async fn file_bytes(&self, file: &LiveFile) -> Result<Bytes> {
+        let failed = |e: object_store::Error| {
+            let class =
+                if matches!(e, object_store::Error::NotFound { .. }) { Class::InputLost } else { Class::Outside };
+            crate::Error::new(
+                crate::Stage::Lake,
+                class,
+                format!("table `{}`: cannot read `{}`", self.log.table, file.path),
+            )
+            .because(e)
+        };
+        let found = self.sink().store.get(&self.location(file)?).await.map_err(failed)?;
+        found.bytes().await.map_err(failed)
+    }
+
     /// Where a file lies in the store.
     pub(super) fn location(&self, file: &LiveFile) -> Result<Path> {
         self.locate(&file.path)

@@ -7,7 +7,7 @@
 use super::report::{Check, Checking};
 use crate::batch::{conform, primitive, texts};
 use crate::checksum::{RowSum, by_date};
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result, Stage};
 use crate::lake::ledger::{self, ToldByAll};
 use crate::lake::{Lake, LiveFile, Table};
 use crate::land::tables::{raw_name, rejects_name};
@@ -24,6 +24,7 @@ use jiff::civil::Date;
 use roaring::RoaringTreemap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// Files that are read at the same time.
 const READS_MAX: usize = 4;
@@ -145,18 +146,27 @@ async fn rejected(places: &mut Checking, rejects: &Table) -> Result<Places> {
     Ok(found)
 }
 
-/// Reads every live file of a table. A file that is gone, or has other rows than the log says, refutes.
+/// Reads every live file of a table, some at a time, each by a task of its own: decoding and summing keep a core
+/// busy. A file that is gone, or has other rows than the log says, refutes.
 async fn for_each_file(
     check: &mut Checking,
     table: &Table,
     schema: &SchemaRef,
     mut take: impl FnMut(&mut Checking, FileSays),
 ) -> Result<()> {
-    let files = table.live_files().await?;
-    let mut reads = futures::stream::iter(&files)
-        .map(|file| async move { (file, read(table, file, schema).await) })
-        .buffer_unordered(READS_MAX);
-    while let Some((file, says)) = reads.next().await {
+    let mut files = table.live_files().await?.into_iter();
+    let mut reads = JoinSet::new();
+    loop {
+        for file in files.by_ref().take(READS_MAX - reads.len()) {
+            let (table, schema) = (table.clone(), schema.clone());
+            reads.spawn(async move {
+                let says = read(&table, &file, &schema).await;
+                (file, says)
+            });
+        }
+        let Some(read) = reads.join_next().await else { return Ok(()) };
+        let broken = |e| Error::new(Stage::Prove, Class::Internal, "a task that reads a file broke down").because(e);
+        let (file, says) = read.map_err(broken)?;
         match says {
             Ok(says) => {
                 if let Some(rows) = file.rows {
@@ -168,7 +178,6 @@ async fn for_each_file(
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 async fn read(table: &Table, file: &LiveFile, schema: &SchemaRef) -> Result<FileSays> {

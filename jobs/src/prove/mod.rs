@@ -4,7 +4,9 @@
 //!   ops.offsets, raw's log ─┐
 //!   raw, rejects (all rows) ┼─> landed ─> offsets, rows, places ─┐
 //!   broker (read again) ────┴─> broker ──────────────────────────┼─> report: proved, refuted, not proved
-//!   batch, served ────────────> served ──────────────────────────┘
+//!   batch, served ────────────> served ──────────────────────────┤
+//!   raw ─> second engine ┬────> windows, balance ─────────────────┘
+//!   batch, its pins ─────┘      (recount)
 //! ```
 //!
 //! Nothing is written and nothing is mended. Every check says how much it compared; one that compared nothing
@@ -19,7 +21,14 @@ mod broker;
 
 mod served;
 
+mod windows;
+
+mod recount;
+
 mod report;
+
+#[cfg(test)]
+mod tests;
 
 pub use report::{Check, Verdict};
 pub use run::{ProveOptions, ProveReport, prove, prove_on};

@@ -4,10 +4,12 @@ use super::broker::broker;
 use super::landed::landed;
 use super::report::{Check, Checking, Verdict};
 use super::served::served;
+use super::windows::windows;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::Lake;
 use crate::project::settings::{AggregateFile, Pipeline, Settings};
+use deltaworks_core::units::Interval;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ pub struct ProveOptions {
     pub names: Vec<String>,
     /// Leave the broker alone.
     pub offline: bool,
+    /// Only units that have windows ending in it; raw is proved whole all the same.
+    pub interval: Interval,
 }
 
 /// What was found.
@@ -95,9 +99,8 @@ pub async fn prove_on(lake: &Lake, settings: &Settings, options: &ProveOptions, 
         report.add(check);
     }
     for aggregate in aggregates {
-        report.add(served(lake, &aggregate.name).await?);
-        let why = "windows are not recomputed by a second engine yet";
-        report.add(Checking::new("windows", format!("batch.{}", aggregate.name)).not_proved(why));
+        report.add(served(lake, &aggregate, options.interval).await?);
+        windows(lake, settings, &aggregate, options.interval).await?.into_iter().for_each(|check| report.add(check));
     }
     Ok(report)
 }

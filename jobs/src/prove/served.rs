@@ -6,13 +6,14 @@ use crate::batch::{batch_name, ledger_of, rows_of};
 use crate::checksum::row_sums;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{Lake, LiveFile, Table};
+use crate::project::settings::AggregateFile;
 use crate::reconcile::served_name;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::util::display::array_value_to_string;
 use deltaworks_core::served::{Taken, read_ledger};
-use deltaworks_core::units::Unit;
-use deltaworks_core::windows::Instant;
+use deltaworks_core::units::{Interval, Unit};
+use deltaworks_core::windows::{Extent, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Columns that say where a row comes from or how sure it is, and not what it is.
@@ -31,7 +32,8 @@ struct Row {
 }
 
 /// Checks one aggregate.
-pub(super) async fn served(lake: &Lake, aggregate: &str) -> Result<Check> {
+pub(super) async fn served(lake: &Lake, file: &AggregateFile, interval: Interval) -> Result<Check> {
+    let aggregate = file.name.as_str();
     let mut check = Checking::new("served", served_name(aggregate));
     // served first: batch can then not be older than what was taken over from it
     let Some(served) = lake.open_table(&served_name(aggregate)).await? else {
@@ -50,6 +52,9 @@ pub(super) async fn served(lake: &Lake, aggregate: &str) -> Result<Check> {
     let keys = keys(&batch);
     for unit in all {
         let known = names.get(unit);
+        if known.is_some_and(|unit| !is_selected(unit, file, interval)) {
+            continue;
+        }
         let taken = known.and_then(|unit| entries.get(*unit)).and_then(|entry| entry.taken);
         let generation = known.and_then(|unit| published.get(*unit)).map(|entry| entry.generation);
         if generation != taken.map(|taken| taken.generation) {
@@ -62,6 +67,12 @@ pub(super) async fn served(lake: &Lake, aggregate: &str) -> Result<Check> {
         compare(&mut check, unit, &have, &told, taken);
     }
     Ok(check.end())
+}
+
+/// Whether a unit has windows that the interval selects.
+fn is_selected(unit: &Unit, file: &AggregateFile, interval: Interval) -> bool {
+    let extent = Extent::of(unit.granularity, &file.zone, unit.window_date).ok().flatten();
+    interval == Interval::default() || extent.is_none_or(|extent| !interval.select(&extent.windows).is_empty())
 }
 
 fn compare(
@@ -101,7 +112,14 @@ async fn rows(
     keys: &[String],
 ) -> Result<BTreeMap<String, Row>> {
     let mut found = BTreeMap::new();
-    for batch in rows_of(table, files, table.schema()).await? {
+    let batches = match rows_of(table, files, table.schema()).await {
+        Err(error) if error.class == Class::InputLost => {
+            check.refute(error.message);
+            return Ok(found);
+        }
+        batches => batches?,
+    };
+    for batch in batches {
         for (window, row) in rows_in(&batch, keys)? {
             if found.insert(window.clone(), row).is_some() {
                 check.refute(format!("{} has {unit} {window} twice", table.name()));

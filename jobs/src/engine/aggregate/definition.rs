@@ -8,6 +8,7 @@ use super::compute::{Bucket, Life};
 use super::finish::Above;
 use super::halves::{Eaten, Halves};
 use super::lookups::Lookups;
+use super::neutral;
 use super::parse::{self, Planned, refused_plan};
 use super::rows::Rows;
 use super::scalars::Bins;
@@ -20,6 +21,7 @@ use crate::project::settings::AggregateFile;
 use crate::project::{Diagnostic, Place};
 use arrow::datatypes::SchemaRef;
 use deltalake::datafusion::DATAFUSION_VERSION;
+use deltaworks_core::select::Select;
 use deltaworks_core::windows::{Base, Granularity, Zone};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +55,8 @@ pub struct Definition {
     pub fingerprint: String,
     /// Hash of all that decides whether stored states can be read.
     pub states_fingerprint: String,
+    /// The same in no engine's words, or the part that has no such words.
+    pub select: Result<Arc<Select>, String>,
     /// What is right but costs.
     pub costs: Vec<Diagnostic>,
     pub(super) session: Session,
@@ -168,6 +172,7 @@ async fn define(
         needed_keyed,
         fingerprint: fingerprint(&canonical, &judged.columns, file, source, lookups),
         states_fingerprint: format!("{:032x}", xxh3_128(keeps.as_bytes())),
+        select: neutral::select(&judged.typed).map(Arc::new),
         columns: judged.columns,
         canonical,
         costs: judged.costs.into_iter().map(cost).collect(),

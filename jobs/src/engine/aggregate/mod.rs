@@ -30,6 +30,7 @@ mod keyed;
 mod known;
 mod landed;
 mod lookups;
+mod neutral;
 mod parse;
 mod places;
 mod rows;
@@ -45,6 +46,7 @@ pub use columns::{OutputColumn, RESERVED};
 pub use compute::{Bucket, Counted, Finished, Life, Take, is_out_of_memory};
 pub use definition::Definition;
 pub use lookups::{Lookup, Lookups};
+pub use neutral::kind_of;
 pub use rows::Batches;
 pub use session::{Limits, Session};
 pub use source::Source;
@@ -54,4 +56,4 @@ pub use states::States;
 pub const ENGINE_VERSION: &str = deltalake::datafusion::DATAFUSION_VERSION;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! The definitions that units were computed under: the one of now, and older ones out of `ops.pins`.
 
 use super::super::gather::Wanted;
-use crate::batch::{definition_id, sql_of};
+use crate::batch::{definition_id, kept};
 use crate::engine::aggregate::{Definition, Source};
 use crate::error::Result;
 use crate::lake::Lake;
@@ -38,8 +38,8 @@ impl Definitions {
         if let Some(known) = self.known.get(&id) {
             return Ok(known.clone());
         }
-        let read = match sql_of(lake, &wanted.definition.name, id).await? {
-            Some(sql) => read(wanted, &sql).await.filter(|definition| definition_id(definition) == id).map(Arc::new),
+        let read = match kept(lake, &wanted.definition.name).await?.sql.get(&id) {
+            Some(sql) => read(wanted, sql).await.filter(|definition| definition_id(definition) == id).map(Arc::new),
             None => None,
         };
         self.known.insert(id, read.clone());

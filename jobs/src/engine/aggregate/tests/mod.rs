@@ -3,21 +3,21 @@
 mod edges;
 mod example;
 mod first;
-mod golden;
+pub(crate) mod golden;
 mod landed;
 mod lookups;
-mod trips;
-mod whole;
+pub(crate) mod trips;
+pub(crate) mod whole;
 
 use super::{Limits, Session};
 use std::sync::OnceLock;
 
-fn session(parallel: usize) -> Session {
+pub(crate) fn session(parallel: usize) -> Session {
     Session::new(&Limits { memory_bytes: 64 << 20, parallel }).unwrap()
 }
 
 /// For property tests, which are not async.
-fn runtime() -> &'static tokio::runtime::Runtime {
+pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }

@@ -22,7 +22,7 @@ use proptest::test_runner::TestRunner;
 use std::sync::Arc;
 
 /// SELECT list (keys first), FROM and WHERE, keys, HAVING.
-struct Case {
+pub(crate) struct Case {
     list: &'static str,
     from: &'static str,
     keys: &'static [&'static str],
@@ -34,7 +34,7 @@ const fn values(list: &'static str) -> Case {
 }
 
 /// Each function alone, with FILTER, and all the shapes.
-const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     values("count(*) AS a, count(driver) AS b, count(*) FILTER (WHERE paid) AS c"),
     values("count(DISTINCT driver) AS a, count(DISTINCT town) AS b, count(DISTINCT distance) FILTER (WHERE paid) AS c"),
     values("sum(distance) AS a, sum(distance) FILTER (WHERE paid) AS b"),
@@ -108,7 +108,7 @@ impl Case {
         if self.having.is_empty() { String::new() } else { format!(" HAVING {}", self.having) }
     }
 
-    fn aggregate(&self) -> String {
+    pub(crate) fn aggregate(&self) -> String {
         let group = if self.keys.is_empty() { String::new() } else { format!(" GROUP BY {}", self.keys.join(", ")) };
         format!("SELECT {}{} FROM {}{group}{}", self.list_of_keys(), self.via(), self.from, self.having())
     }
@@ -141,7 +141,7 @@ impl Case {
 }
 
 /// Start, end and date of a window, from local times alone.
-fn window(granularity: Granularity, zone: &TimeZone, at_us: i64) -> (i64, i64, i32) {
+pub(crate) fn window(granularity: Granularity, zone: &TimeZone, at_us: i64) -> (i64, i64, i32) {
     let local = |us: i64| Timestamp::from_microsecond(us).unwrap().to_zoned(zone.clone());
     let days = |z: &Zoned| (z.date() - jiff::civil::date(1970, 1, 1)).get_days();
     let us = |z: &Zoned| z.timestamp().as_microsecond();

@@ -1,0 +1,4 @@
+//! Windows by both engines.
+
+mod both;
+mod units;
