@@ -104,7 +104,7 @@ fn wrong(result: &Value) -> Option<(Stage, &'static str)> {
         ));
     }
     let whole = count("/prove/whole") == 0 && count("/prove/mended") == 0;
-    if !whole || count("/prove/file_gone") < 3 || count("/prove/landed_twice") < 2 {
+    if !whole || count("/prove/file_gone") != 4 || count("/prove/landed_twice") != 4 {
         return Some((Stage::Prove, "the proof did not find what was broken, or found more"));
     }
     None

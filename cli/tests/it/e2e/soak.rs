@@ -216,6 +216,7 @@ fn whole_run(world: &World) -> Value {
         "soak: a whole run took {:?}; compared {}; not proved {}",
         ended.took, proved["compared"], proved["not_proved"]
     );
+    assert_eq!(proved["not_proved"], serde_json::json!([]), "all of it is proved");
     result
 }
 
