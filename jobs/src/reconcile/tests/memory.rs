@@ -7,6 +7,7 @@ use crate::batch::jobs_of;
 use crate::engine::aggregate::is_out_of_memory;
 use crate::reconcile::SpeedUse;
 use crate::{Result, Stage};
+use std::collections::BTreeMap;
 
 const QUARTER_US: i64 = 900_000_000;
 /// Memory of a process that has too little of it.
@@ -62,7 +63,9 @@ async fn windows_whose_values_do_not_fit_together_are_explained_in_pieces() {
         }
         let report = kit.reconcile().await;
         assert_eq!((report.drift.unexplained, report.drift.unknown_units), (0, 0));
-        ways.push(drift(&kit, TOTALS.name).await);
+        // pins name the tables of their lake
+        let ways_here = drift(&kit, TOTALS.name).await.into_iter();
+        ways.push(ways_here.map(|(key, way)| (key, (way.steps, way.unexplained))).collect::<BTreeMap<_, _>>());
     }
     assert!(ways[0].len() > 1_000, "{} windows moved", ways[0].len());
     assert_eq!(ways[0], ways[1]);
