@@ -1,4 +1,4 @@
-//! Results of windows from states, where memory is too small for all of these at once too.
+//! Results of windows from states, also where memory is too small for all of these at once too.
 //!
 //! A day of minutes of many keys does not fit where its pieces do. Invariant N1: a window is finished from all of its
 //! states, so how they are portioned changes no result.
@@ -8,6 +8,26 @@ use crate::engine::aggregate::{Definition, States, is_out_of_memory};
 use crate::error::Result;
 use arrow::array::RecordBatch;
 use deltaworks_core::windows::{Granularity, Instant, Window, window_of};
+use std::collections::BTreeMap;
+
+/// Rows of results, by granularity.
+pub(super) type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
+
+/// The results of some granularities, from fine to coarse, each from the one before: all windows at once.
+///
+/// # Errors
+/// A value cannot be computed, or memory is too small.
+pub(super) async fn together(
+    definition: &Definition,
+    states: &States,
+    granularities: &[Granularity],
+) -> Result<Results> {
+    let mut results = Results::new();
+    for (granularity, rolled) in definition.rollups(states, granularities).await? {
+        results.insert(granularity, definition.finish_one(&rolled, granularity).await?.rows);
+    }
+    Ok(results)
+}
 
 /// The results of the windows of one granularity, some windows at a time as far as memory needs it.
 ///

@@ -2,12 +2,11 @@
 //!
 //! Invariant P1: what cannot be read of speed is told and changes nothing: rows that are served stay.
 
-use super::portions;
-use crate::engine::aggregate::{Definition, States, is_out_of_memory};
+use super::portions::{self, Results, together};
+use crate::engine::aggregate::{Definition, is_out_of_memory};
 use crate::error::Result;
 use crate::lake::{Lake, LiveFile};
 use crate::speed::{SpeedTable, origin};
-use arrow::array::RecordBatch;
 use deltaworks_core::place::Offset;
 use deltaworks_core::served::Shown;
 use deltaworks_core::speed::{Nexts, Standing};
@@ -17,9 +16,6 @@ use jiff::civil::Date;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Rows of windows by granularity.
-type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
 
 /// Whether an aggregate's open windows can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -86,7 +82,11 @@ impl Speed {
         granularities: &[Granularity],
     ) -> Result<Results> {
         let states = self.table.states(within).await?;
-        match together(definition, states.clone(), granularities).await {
+        let all = async {
+            let merged = definition.merge([states.clone()]).await?;
+            together(definition, &merged, granularities).await
+        };
+        match all.await {
             Err(error) if is_out_of_memory(&error) => {
                 tracing::debug!(aggregate = %definition.name, "memory is too small for all windows at once: some at a time");
                 let mut results = Results::new();
@@ -114,16 +114,6 @@ impl Speed {
     pub const fn table(&mut self) -> &mut SpeedTable {
         &mut self.table
     }
-}
-
-/// The results of all windows, each granularity from the one before.
-async fn together(definition: &Definition, states: States, granularities: &[Granularity]) -> Result<Results> {
-    let states = definition.merge([states]).await?;
-    let mut results = Results::new();
-    for (granularity, rolled) in definition.rollups(&states, granularities).await? {
-        results.insert(granularity, definition.finish_one(&rolled, granularity).await?.rows);
-    }
-    Ok(results)
 }
 
 /// How many offsets are in, over all partitions.

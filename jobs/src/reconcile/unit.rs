@@ -6,6 +6,7 @@
 
 use super::drift::{Drifts, Put, Subject, Way};
 use super::gather::{Facts, Planned, Wanted, open_windows};
+use super::portions::Results;
 use super::provisional::SpeedUse;
 use super::rows::{Shape, hour_of};
 use super::run::{DriftCounts, UnitCounts, WindowCounts};
@@ -22,9 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Times that a unit which other reconcilers were first at is planned.
 const ROUNDS_MAX: usize = 8;
-
-/// Results of the open windows of units that share their states.
-type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
 
 /// One pass over one aggregate.
 pub(super) struct Pass<'a> {

@@ -8,6 +8,7 @@
 //! is said of its windows; S2 rows outside the windows that are asked about go nowhere.
 
 use super::super::gather::out;
+use super::super::portions::{Results, together};
 use crate::batch::{
     DateFiles, DateIds, IdScan, Input, Numbered, broke_down, contained, event_times, in_background, meter::Meter,
     named, primitive, send, stream,
@@ -41,9 +42,6 @@ const BUCKETS: [NonZeroU32; 4] = [
 
 /// The columns of a place, and what else decides the step of a row.
 pub(super) const COLUMNS: [&str; 6] = ["_topic", "_partition", "_offset", "_fill", "_behind_ms", "_repeat"];
-
-/// Rows of results, by granularity.
-pub(super) type Results = BTreeMap<Granularity, Vec<RecordBatch>>;
 
 /// What is asked of raw.
 #[derive(Debug)]
@@ -209,17 +207,8 @@ async fn one_bucket(question: &Question<'_>, bucket: Bucket) -> Result<Answer> {
 impl Question<'_> {
     async fn finish(&self, definition: &Definition, states: States) -> Result<Results> {
         let granularities: Vec<Granularity> = self.granularities.iter().copied().collect();
-        finish(definition, &states, &granularities).await
+        together(definition, &states, &granularities).await
     }
-}
-
-/// The results of some granularities, from fine to coarse.
-pub(super) async fn finish(definition: &Definition, states: &States, granularities: &[Granularity]) -> Result<Results> {
-    let mut results = Results::new();
-    for (granularity, rolled) in definition.rollups(states, granularities).await? {
-        results.insert(granularity, definition.finish_one(&rolled, granularity).await?.rows);
-    }
-    Ok(results)
 }
 
 impl Steps {
