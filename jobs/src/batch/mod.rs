@@ -63,7 +63,7 @@ pub(crate) use publish::{
 };
 pub(crate) use run::DEDUP_SHARE;
 pub(crate) use scan::{DateFiles, Numbered, NumberedBatches, broke_down, in_background};
-pub(crate) use select::{Engine, jobs_of};
+pub(crate) use select::{Engine, jobs_of, select};
 pub(crate) use values::{send, stream};
 
 #[cfg(test)]

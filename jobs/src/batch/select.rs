@@ -107,7 +107,11 @@ pub fn judge_granularities<'d>(
     Err(Error::new(Stage::Batch, Class::User, message).hint(format!("the first has {}", have.join(", "))))
 }
 
-fn select(settings: &Settings, names: &[String], stage: Stage) -> Result<Vec<Arc<AggregateFile>>> {
+/// The aggregates of these names, or all.
+///
+/// # Errors
+/// [`Class::User`] if a name is unknown, or there are none.
+pub fn select(settings: &Settings, names: &[String], stage: Stage) -> Result<Vec<Arc<AggregateFile>>> {
     let known = || settings.aggregates.iter().map(|a| format!("`{}`", a.name)).collect::<Vec<_>>().join(", ");
     let user = |message: String| Error::new(stage, Class::User, message);
     if settings.aggregates.is_empty() {

@@ -5,7 +5,6 @@
 use super::super::gather::{Wanted, out};
 use super::super::run::{ReconcileOptions, wanted};
 use super::rows::STEPS;
-use super::show::known;
 use super::steps::{COLUMNS, Judge, Judged, Pins, dates_of};
 use super::table::drift_name;
 use crate::batch::{
@@ -110,7 +109,6 @@ struct Found {
 /// # Errors
 /// [`ErrorClass::User`] if there is no such aggregate or key, or the window did not move; raw no longer has its rows.
 pub async fn explain(settings: &Settings, options: &ExplainOptions) -> Result<Explained> {
-    known(settings, &options.aggregate)?;
     let lake = Lake::open(&settings.lake)?;
     let of_aggregate = ReconcileOptions {
         run_id: String::new(),

@@ -5,6 +5,7 @@
 
 use super::rows::STEPS;
 use super::table::drift_name;
+use crate::batch::select;
 use crate::engine::{Rows, query};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::Lake;
@@ -37,7 +38,7 @@ struct Shape {
 /// # Errors
 /// [`Class::User`] if there is no such aggregate or key; the table cannot be read.
 pub async fn show(settings: &Settings, options: &ShowOptions) -> Result<Rows> {
-    known(settings, &options.aggregate)?;
+    select(settings, std::slice::from_ref(&options.aggregate), Stage::Reconcile)?;
     let Some(table) = Lake::open(&settings.lake)?.open_table(&drift_name(&options.aggregate)).await? else {
         return Rows::of(Arc::new(Schema::new(vec![Field::new("window_start", DataType::Utf8, true)])), Vec::new());
     };
@@ -53,16 +54,6 @@ pub async fn show(settings: &Settings, options: &ShowOptions) -> Result<Rows> {
         None => shape.windows(options),
     };
     query(&settings.lake, &sql, settings.memory_bytes).await
-}
-
-/// Refuses an aggregate that the project does not have.
-pub(super) fn known(settings: &Settings, aggregate: &str) -> Result<()> {
-    if settings.aggregates.iter().any(|a| a.name == *aggregate) {
-        return Ok(());
-    }
-    let known: Vec<String> = settings.aggregates.iter().map(|a| format!("`{}`", a.name)).collect();
-    Err(Error::new(Stage::Reconcile, Class::User, format!("there is no aggregate `{aggregate}`"))
-        .hint(format!("deltaworks.yaml has {}", known.join(", "))))
 }
 
 impl Shape {
