@@ -119,6 +119,9 @@ fn check_offsets(check: &mut Checking, told: &ToldByAll, next: &BTreeMap<Partiti
         let next = next.get(partition).copied().unwrap_or(Offset(0));
         flaws(told, next).iter().for_each(|flaw| check.refute(format!("{}/{}: {flaw}", partition.0, partition.1)));
     }
+    if !told.changed.is_empty() {
+        check.compared("partitions changed", told.changed.len() as u64);
+    }
 }
 
 /// Reads every file of raw: rows and checksums by date, and the places.
