@@ -23,6 +23,8 @@ pub enum Stage {
     Lake,
     /// Landing.
     Land,
+    /// Fills: rows below what the stream has reached, and rows of files.
+    Fill,
     /// The query engine.
     Query,
     /// Speed.
@@ -45,6 +47,7 @@ impl fmt::Display for Stage {
             Self::Kafka => "kafka",
             Self::Lake => "lake",
             Self::Land => "land",
+            Self::Fill => "fill",
             Self::Query => "query",
             Self::Speed => "speed",
             Self::Prove => "prove",

@@ -4,6 +4,7 @@
 //!   project ─> produce ─> (topic) ─> land ─┬─> (raw, rejects) ─> batch ─> (batch) ─┬─> reconcile ─> (served)
 //!                            │         │   └─> speed ─> (speed) ─────────────────────┘      │
 //!   edges:                 kafka      lake                                            engine: query, second_engine: prove
+//!   fill: rows below what land has reached, and rows of files, into the same tables
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
 //! ```
 
@@ -14,6 +15,8 @@ pub mod project;
 pub mod produce;
 
 pub mod land;
+
+pub mod fill;
 
 pub mod speed;
 

@@ -59,6 +59,73 @@ pub struct PartitionEntry {
     pub seen_ms: Option<i64>,
 }
 
+/// What a commit to raw did, if it was no landing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Rows came below `next`, or out of files.
+    Fill,
+    /// Whole dates went, by the contract's retention.
+    Retain,
+    /// A person's rows went.
+    Forget,
+}
+
+impl Operation {
+    /// As commits and tables spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fill => "fill",
+            Self::Retain => "retain",
+            Self::Forget => "forget",
+        }
+    }
+
+    /// Whether rows went.
+    #[must_use]
+    pub const fn removes(self) -> bool {
+        matches!(self, Self::Retain | Self::Forget)
+    }
+}
+
+/// What a commit did to a raw table, if it was no landing: rows that came by a fill, or rows that went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeCommit {
+    /// Who wrote it.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Pipeline.
+    pub pipeline: String,
+    /// What it did.
+    pub operation: Operation,
+    /// Number of the fill; in the `_fill` of each of its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<i64>,
+    /// Why: `redrive`, `rewind`, `backfill <id>`, and what people say of a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// How many rows came or went, by topic and partition.
+    pub changed: Vec<ChangedPartition>,
+    /// How many rows came or went, by event date (`2026-01-05`).
+    pub dates: BTreeMap<String, DateEntry>,
+}
+
+/// Rows of one partition that came or went. Those of a file have its URL as topic, and partition −1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedPartition {
+    /// Topic with its epoch.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Rows that the stream landed; a fill brings none of these.
+    #[serde(default)]
+    pub landed: u64,
+    /// Rows of fills.
+    #[serde(default)]
+    pub filled: u64,
+}
+
 /// Rows of one event date in one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DateEntry {
@@ -78,6 +145,12 @@ impl Checksum {
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.wrapping_add(other.0))
+    }
+
+    /// The checksum of what is left when the rows of `other` go.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0.wrapping_sub(other.0))
     }
 }
 
@@ -152,6 +225,29 @@ mod tests {
     }
 
     #[test]
+    fn the_written_form_of_a_change_is_fixed() {
+        let change = ChangeCommit {
+            identity: Identity { run_id: "r1".into(), sequence: 3 },
+            pipeline: "events".into(),
+            operation: Operation::Fill,
+            fill: Some(4),
+            source: Some("redrive".into()),
+            changed: vec![ChangedPartition { topic: "events#1".into(), partition: 2, landed: 0, filled: 7 }],
+            dates: commit().dates,
+        };
+        let want = json!({
+            "run_id": "r1", "sequence": 3, "pipeline": "events", "operation": "fill", "fill": 4, "source": "redrive",
+            "changed": [{"topic": "events#1", "partition": 2, "landed": 0, "filled": 7}],
+            "dates": {"2026-01-05": {"rows": 1, "checksum": "000000000000000000000000000000ff"}}
+        });
+        assert_eq!(serde_json::to_value(&change).unwrap(), want);
+        assert_eq!(serde_json::from_value::<ChangeCommit>(want).unwrap(), change);
+        for operation in [Operation::Fill, Operation::Retain, Operation::Forget] {
+            assert_eq!(serde_json::to_value(operation).unwrap(), operation.as_str());
+        }
+    }
+
+    #[test]
     fn an_identity_is_read_from_any_commit() {
         let identity: Identity = serde_json::from_value(serde_json::to_value(commit()).unwrap()).unwrap();
         assert_eq!(identity, commit().identity);
@@ -170,6 +266,7 @@ mod tests {
             let (a, b, c) = (Checksum(a), Checksum(b), Checksum(c));
             prop_assert_eq!(a.to_string().parse::<Checksum>(), Ok(a));
             prop_assert_eq!(a.plus(b).plus(c), c.plus(a).plus(b));
+            prop_assert_eq!(a.plus(b).minus(b), a);
         }
     }
 }

@@ -75,6 +75,24 @@ impl<'a> AppIds<'a> {
         format!("deltaworks/{}/fill", self.pipeline)
     }
 
+    /// Txn of the rejects table that orders the rejects of fills.
+    #[must_use]
+    pub fn fill_rejects(&self) -> String {
+        format!("deltaworks/{}/fill_rejects", self.pipeline)
+    }
+
+    /// Txn that counts the units of a backfill that are wholly in the table.
+    #[must_use]
+    pub fn backfill(&self, id: &str) -> String {
+        format!("deltaworks/{}/backfill/{id}", self.pipeline)
+    }
+
+    /// The next offset of one partition of one epoch, current or not.
+    #[must_use]
+    pub fn next_of(&self, topic: &str, partition: i32, txns: &BTreeMap<String, i64>) -> Option<Offset> {
+        txns.get(&self.entry(topic, partition, "next")).copied().map(Offset)
+    }
+
     /// The txn entries that record `progress`.
     #[must_use]
     pub fn write(&self, topic: &str, partition: i32, progress: &Progress) -> Vec<(String, i64)> {

@@ -6,22 +6,23 @@
 //! them through, and the other finds `copied` further on.
 //!
 //! Two kinds of rows: per raw commit and partition (`partition` is set, `event_date` is null), and per
-//! raw commit and event date (the other way round).
+//! raw commit and event date (the other way round). `operation` is null where a commit landed; else rows came by
+//! a fill, or went: then counts are below zero, and checksums such that sums over a date are right all the same.
 //!
 //! Invariants: B1 the rows of a raw version are there once iff it is at or below `copied`;
-//! B2 landed + rejected + skipped + gaps = to_offset − from_offset in every partition row.
+//! B2 landed + rejected + skipped + gaps = to_offset − from_offset in every partition row of a landing.
 
 use super::file::{FileProfile, encode, file_schema};
 use super::table::{Commit, CommitHead, Outcome, Table};
 use super::{Lake, PartitionValues, TableName, TableSpec, lake_error};
-use crate::{Class, Result};
+use crate::{Class, Error, Result};
 use arrow::array::{
     Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{
     DataType, Date32Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
-use deltaworks_core::commit_info::{Checksum, DateEntry, Identity, RawCommit};
+use deltaworks_core::commit_info::{ChangeCommit, Checksum, DateEntry, Identity, RawCommit};
 use deltaworks_core::place::OffsetRange;
 use deltaworks_core::proof::Told;
 use futures::StreamExt;
@@ -88,6 +89,9 @@ fn schema() -> SchemaRef {
         Field::new("event_date", DataType::Date32, true),
         count("rows", true),
         text("checksum", true),
+        text("operation", true),
+        count("fill", true),
+        count("filled", true),
     ]))
 }
 
@@ -139,10 +143,21 @@ pub async fn copy(lake: &Lake, raw: &Table, pipeline: &str, writer: &Identity) -
 pub struct ToldByAll {
     /// Of each partition of each topic (with its epoch), in the order of versions.
     pub partitions: BTreeMap<(String, i32), Vec<Told>>,
+    /// Rows that came by fills, and rows that went, by partition of each topic; those of a file have its URL as topic.
+    pub changed: BTreeMap<(String, i32), Changed>,
     /// Of each event date: rows, and the sum of their checksums.
     pub dates: BTreeMap<Date, DateEntry>,
     /// What the ledger has that no copier writes.
     pub broken: Vec<String>,
+}
+
+/// What all commits that were no landings did to one partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Rows that the stream had landed and that went.
+    pub removed: u64,
+    /// Rows of fills that came, less those that went.
+    pub filled: u64,
 }
 
 /// What every commit of `raw` up to its version told: out of the ledger as far as that was copied, out of
@@ -198,7 +213,13 @@ impl ToldByAll {
 
     fn add(&mut self, row: Row) -> Option<()> {
         let count = |n: i64| u64::try_from(n).ok();
-        if let (Some(partition), Some([from, to, landed, rejected, skipped, in_gaps])) = (row.partition, row.counts) {
+        if row.operation.is_some() && row.partition.is_some() {
+            let changed = self.changed.entry((row.topic, row.partition?)).or_default();
+            changed.removed = changed.removed.checked_add(count(row.changed?[0].checked_neg()?)?)?;
+            changed.filled = changed.filled.checked_add_signed(row.changed?[1])?;
+        } else if let (Some(partition), Some([from, to, landed, rejected, skipped, in_gaps])) =
+            (row.partition, row.counts)
+        {
             let gaps: Vec<OffsetRange> = serde_json::from_str(row.gap_ranges.as_deref()?).ok()?;
             let told = Told {
                 version: row.version,
@@ -214,9 +235,9 @@ impl ToldByAll {
             self.partitions.entry((row.topic, partition)).or_default().push(told);
         } else {
             let date = date(1970, 1, 1).checked_add(row.event_date?.days()).ok()?;
-            let (rows, checksum) = (count(row.rows?)?, row.checksum?.parse::<Checksum>().ok()?);
+            let checksum = row.checksum?.parse::<Checksum>().ok()?;
             let sum = self.dates.entry(date).or_insert(DateEntry { rows: 0, checksum: Checksum::default() });
-            *sum = DateEntry { rows: sum.rows + rows, checksum: sum.checksum.plus(checksum) };
+            *sum = DateEntry { rows: sum.rows.checked_add_signed(row.rows?)?, checksum: sum.checksum.plus(checksum) };
         }
         Some(())
     }
@@ -263,24 +284,35 @@ struct Row {
     event_date: Option<i32>,
     rows: Option<i64>,
     checksum: Option<String>,
+    operation: Option<String>,
+    fill: Option<i64>,
+    /// Of a commit that was no landing: rows of the stream, and of fills, that came or went.
+    changed: Option<[i64; 2]>,
 }
 
-/// The rows of one raw commit; none for commits that landed nothing (a new column, a compaction).
+/// The rows of one raw commit; none for commits that changed no rows (a new column, a compaction).
 fn rows_of(raw: &Table, head: &CommitHead) -> Result<Vec<Row>> {
-    let Some(info) = head.info.as_ref().filter(|info| info.get("partitions").is_some()) else {
-        return Ok(Vec::new());
-    };
+    let Some(info) = &head.info else { return Ok(Vec::new()) };
     let broken = |what: &str| {
         lake_error(Class::Internal, format!("table `{}`, version {}: commitInfo {what}", raw.name(), head.version))
     };
-    let said: RawCommit = serde_json::from_value(info.clone()).map_err(|e| broken("cannot be read").because(e))?;
-    let common = Row {
-        version: head.version,
-        committed_us: head.timestamp_ms.ok_or_else(|| broken("has no timestamp"))?.saturating_mul(1_000),
-        identity: Some(said.identity),
-        topic: said.topic,
-        ..Row::default()
+    let common = || -> Result<Row> {
+        let committed_ms = head.timestamp_ms.ok_or_else(|| broken("has no timestamp"))?;
+        Ok(Row { version: head.version, committed_us: committed_ms.saturating_mul(1_000), ..Row::default() })
     };
+    if info.get("partitions").is_some() {
+        let said = serde_json::from_value(info.clone()).map_err(|e| broken("cannot be read").because(e))?;
+        rows_of_landing(said, common()?, &broken)
+    } else if info.get("changed").is_some() {
+        let said = serde_json::from_value(info.clone()).map_err(|e| broken("cannot be read").because(e))?;
+        rows_of_change(said, common()?, &broken)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn rows_of_landing(said: RawCommit, common: Row, broken: &impl Fn(&str) -> Error) -> Result<Vec<Row>> {
+    let common = Row { identity: Some(said.identity), topic: said.topic, ..common };
     let mut rows = Vec::new();
     for entry in said.partitions {
         let tally = entry.tally;
@@ -297,15 +329,49 @@ fn rows_of(raw: &Table, head: &CommitHead) -> Result<Vec<Row>> {
         });
     }
     for (date, entry) in said.dates {
-        let days = date.parse().map_err(|e: jiff::Error| broken(&format!("names the date `{date}`")).because(e))?;
+        rows.push(row_of_date(&date, entry, &common, broken)?);
+    }
+    Ok(rows)
+}
+
+fn rows_of_change(said: ChangeCommit, common: Row, broken: &impl Fn(&str) -> Error) -> Result<Vec<Row>> {
+    let sign = if said.operation.removes() { -1 } else { 1 };
+    let signed = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX) * sign;
+    let common = Row {
+        identity: Some(said.identity),
+        operation: Some(said.operation.as_str().to_owned()),
+        fill: said.fill,
+        ..common
+    };
+    let mut rows = Vec::new();
+    for partition in said.changed {
+        if !said.operation.removes() && partition.landed > 0 {
+            return Err(broken("tells of rows that a fill landed by the stream"));
+        }
         rows.push(Row {
-            event_date: Some(days_of(days)),
-            rows: i64::try_from(entry.rows).ok(),
-            checksum: Some(entry.checksum.to_string()),
+            topic: partition.topic,
+            partition: Some(partition.partition),
+            changed: Some([signed(partition.landed), signed(partition.filled)]),
             ..common.clone()
         });
     }
+    for (date, entry) in said.dates {
+        let checksum =
+            if said.operation.removes() { Checksum::default().minus(entry.checksum) } else { entry.checksum };
+        let row = row_of_date(&date, DateEntry { checksum, ..entry }, &common, broken)?;
+        rows.push(Row { rows: Some(signed(entry.rows)), ..row });
+    }
     Ok(rows)
+}
+
+fn row_of_date(date: &str, entry: DateEntry, common: &Row, broken: &impl Fn(&str) -> Error) -> Result<Row> {
+    let days = date.parse().map_err(|e: jiff::Error| broken(&format!("names the date `{date}`")).because(e))?;
+    Ok(Row {
+        event_date: Some(days_of(days)),
+        rows: i64::try_from(entry.rows).ok(),
+        checksum: Some(entry.checksum.to_string()),
+        ..common.clone()
+    })
 }
 
 /// The rows of one raw table.
@@ -328,6 +394,8 @@ fn from_batch(batch: &RecordBatch, pipeline: &str, table_id: &str) -> Result<Vec
     let counts = [from?, to?, landed?, rejected?, skipped?, gaps?];
     let (versions, rows) = (number("version")?, number("rows")?);
     let (gap_ranges, checksums) = (text("gap_ranges")?, text("checksum")?);
+    // a ledger that was made before rows could come or go otherwise
+    let (operations, fills, filled) = (text("operation").ok(), number("fill").ok(), number("filled").ok());
     let of_text = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
     let ours = (0..batch.num_rows()).filter(|row| pipelines.value(*row) == pipeline && tables.value(*row) == table_id);
     Ok(ours
@@ -344,6 +412,9 @@ fn from_batch(batch: &RecordBatch, pipeline: &str, table_id: &str) -> Result<Vec
             event_date: dates.is_valid(row).then(|| dates.value(row)),
             rows: rows.is_valid(row).then(|| rows.value(row)),
             checksum: of_text(checksums, row),
+            operation: operations.and_then(|column| of_text(column, row)),
+            fill: fills.filter(|f| f.is_valid(row)).map(|f| f.value(row)),
+            changed: filled.filter(|f| f.is_valid(row)).map(|f| [counts[2].value(row), f.value(row)]),
         })
         .collect())
 }
@@ -380,7 +451,7 @@ fn to_batch(schema: &SchemaRef, pipeline: &str, table_id: &str, rows: &[Row]) ->
             "partition" => Arc::new(rows.iter().map(|r| r.partition).collect::<Int32Array>()),
             "from_offset" => count(0),
             "to_offset" => count(1),
-            "landed" => count(2),
+            "landed" => ints(rows, |r| r.changed.map(|c| c[0]).or_else(|| r.counts.map(|c| c[2]))),
             "rejected" => count(3),
             "skipped" => count(4),
             "gaps" => count(5),
@@ -388,6 +459,9 @@ fn to_batch(schema: &SchemaRef, pipeline: &str, table_id: &str, rows: &[Row]) ->
             "event_date" => Arc::new(rows.iter().map(|r| r.event_date).collect::<Date32Array>()),
             "rows" => ints(rows, |r| r.rows),
             "checksum" => texts(rows, |r| r.checksum.as_deref()),
+            "operation" => texts(rows, |r| r.operation.as_deref()),
+            "fill" => ints(rows, |r| r.fill),
+            "filled" => ints(rows, |r| r.changed.map(|c| c[1])),
             _ => arrow::array::new_null_array(field.data_type(), rows.len()),
         }
     };

@@ -13,14 +13,14 @@ use super::patience::Patience;
 use super::rejects::{RejectsTable, RejectsVerdict};
 use super::tap::{self, Tap};
 use super::worker::{FlushPart, PartitionFlush};
-use crate::checksum::RowSum;
+use crate::checksum::{self, RowSum};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::{AddedFile, Commit, CommitOutcome, EncodedFile, Lake, PartitionValues, Table, ledger};
 use crate::project::settings::{Pipeline, RejectsLimit};
 use arrow::array::RecordBatch;
-use deltaworks_core::commit_info::{Checksum, DateEntry, Identity, PartitionEntry, RawCommit};
+use deltaworks_core::commit_info::{Identity, PartitionEntry, RawCommit};
 use deltaworks_core::commit_plan::{Claim, Verdict, judge};
 use deltaworks_core::place::OffsetRange;
 use deltaworks_core::progress::{AppIds, TopicProgress};
@@ -377,15 +377,12 @@ impl Committer {
             reached_ms: f.progress.reached_ms,
             seen_ms: f.progress.seen_ms,
         };
-        let date = |(date, sum): (&i32, &RowSum)| {
-            (spell_date(*date), DateEntry { rows: sum.rows, checksum: Checksum(sum.sum) })
-        };
         RawCommit {
             identity,
             pipeline: self.pipeline.name.clone(),
             topic: topic.to_owned(),
             partitions: partitions.iter().map(entry).collect(),
-            dates: dates.iter().map(date).collect(),
+            dates: checksum::entries(dates),
         }
     }
 
@@ -418,13 +415,6 @@ impl Flush {
         }
         whole
     }
-}
-
-/// Spells days since the Unix epoch as an ISO date.
-fn spell_date(days: i32) -> String {
-    use jiff::ToSpan;
-    let epoch = jiff::civil::date(1970, 1, 1);
-    epoch.checked_add(i64::from(days).days()).map_or_else(|_| format!("day {days}"), |date| date.to_string())
 }
 
 /// Whose commit it is that has this flush's offsets: a reply may have been lost.

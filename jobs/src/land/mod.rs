@@ -25,9 +25,11 @@ mod worker;
 
 pub mod decode;
 
+pub(crate) mod judge;
+
 mod repeat;
 
-mod rows;
+pub(crate) mod rows;
 
 mod committer;
 

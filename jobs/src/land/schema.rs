@@ -52,7 +52,8 @@ pub fn raw_schema(pipeline: &Pipeline) -> SchemaRef {
 }
 
 /// The rejects table, the same for every pipeline. `headers` is a JSON array of `[name, value]`
-/// pairs; `resolution` is null until a person or a redrive settles the reject.
+/// pairs; `_fill` is null where the stream judged the message, else the fill that did; `resolution` is null
+/// in the table: what becomes of a reject is told elsewhere, rows are never changed.
 #[must_use]
 pub fn rejects_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -69,6 +70,7 @@ pub fn rejects_schema() -> SchemaRef {
         Field::new("contract_version", DataType::Utf8, false),
         Field::new("rejected_at", timestamp_type(), false),
         Field::new("resolution", DataType::Utf8, true),
+        Field::new("_fill", DataType::Int64, true),
         Field::new("reject_date", DataType::Date32, false),
     ]))
 }

@@ -7,6 +7,7 @@
 //! landed, rejected or skipped, and each jump between offsets as a gap; W2 a flush holds exactly the
 //! rows and rejects that its tallies count.
 
+use super::judge::{Judged, headers, judge};
 use super::repeat::RepeatMemory;
 use super::rows::{Reject, Rejects, Stamp, Stamps, encode_split, without_partitions};
 use super::tap::{self, Share};
@@ -16,14 +17,13 @@ use crate::error::Result;
 use crate::kafka::message::{Chunk, Message};
 use crate::lake::{EncodedFile, FileProfile, PartitionValues};
 use crate::land::decode::Decoder;
-use crate::project::settings::{Pipeline, Tombstones};
+use crate::project::settings::Pipeline;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, Sender};
 use deltaworks_core::event_time::{EventTimeLimits, Frontier, believable_ms};
 use deltaworks_core::place::Offset;
 use deltaworks_core::progress::{Progress, reached_ms};
-use deltaworks_core::reason::{Reason, Refusal};
 use deltaworks_core::tally::{Fate, Tally};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -362,34 +362,5 @@ impl Worker {
         let files = encode_split(batches, &self.partition_columns, &self.profile)?;
         let rejects = std::mem::take(&mut self.reject_batches);
         Ok(FlushPart { sequence: order.sequence, files, rejects, partitions, dates, tapped })
-    }
-}
-
-/// Headers as a JSON array of name and value; bytes that are no UTF-8 are shown as U+FFFD.
-fn headers(message: &Message<'_>) -> Option<String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let pairs: Vec<_> = message.headers().map(|(name, value)| (text(name), value.map(text))).collect();
-    if pairs.is_empty() { None } else { serde_json::to_string(&pairs).ok() }
-}
-
-enum Judged {
-    Row(crate::land::decode::Decoded),
-    Refused(Refusal),
-    Skipped,
-}
-
-fn judge(decoder: &mut dyn Decoder, pipeline: &Pipeline, message: &Message<'_>) -> Judged {
-    if message.payload().is_none() {
-        return match pipeline.tombstones {
-            Tombstones::Skip => Judged::Skipped,
-            Tombstones::Reject => Judged::Refused(Refusal::of(
-                Reason::Tombstone,
-                "the message has no payload; set `tombstones: skip` if that is normal in this topic",
-            )),
-        };
-    }
-    match decoder.push(message) {
-        Ok(decoded) => Judged::Row(decoded),
-        Err(refusal) => Judged::Refused(refusal),
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn broker(options: &Options, pipeline: &Pipeline, landed: &Landed, no
                     .refute(format!("{}/{partition}@{offset} is readable, and was told to be in the gap {gap}", key.0));
             } else if !landed.has(&key, Offset(offset)) {
                 *missing.entry(partition).or_default() += 1;
-                if missing[&partition] > landed.skipped(&key) {
+                if missing[&partition] > landed.without_row(&key) {
                     check.refute(format!("{}/{partition}@{offset} is readable, and has no row", key.0));
                 }
             }

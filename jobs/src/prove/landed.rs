@@ -12,7 +12,7 @@ use crate::lake::ledger::{self, ToldByAll};
 use crate::lake::{Lake, LiveFile, Table};
 use crate::land::tables::{raw_name, rejects_name};
 use crate::project::settings::Pipeline;
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, Schema, SchemaRef};
 use deltaworks_core::commit_info::DateEntry;
 use deltaworks_core::place::{Offset, OffsetRange};
@@ -28,16 +28,30 @@ use tokio::task::JoinSet;
 
 /// Files that are read at the same time.
 const READS_MAX: usize = 4;
-/// The columns of a place.
-const PLACE: [&str; 3] = ["_topic", "_partition", "_offset"];
+/// The columns of a place, and whether a fill wrote the row.
+const PLACE: [&str; 4] = ["_topic", "_partition", "_offset", "_fill"];
 
 /// A topic (with its epoch) and a partition of it.
 pub(super) type Partition = (String, i32);
 /// Offsets by partition.
 pub(super) type Places = BTreeMap<Partition, RoaringTreemap>;
 
-/// Some offsets of one partition.
-type Offsets = (Partition, Vec<i64>);
+/// The places of a table.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// All of them.
+    all: Places,
+    /// Those of rows that a fill wrote.
+    filled: Places,
+}
+
+/// Some offsets of one partition; whether a fill wrote their rows.
+#[derive(Debug)]
+struct Offsets {
+    partition: Partition,
+    filled: bool,
+    offsets: Vec<i64>,
+}
 
 /// What a pipeline has landed.
 #[derive(Debug)]
@@ -47,9 +61,9 @@ pub(super) struct Landed {
     /// What the commits told.
     pub(super) told: ToldByAll,
     /// Places in raw.
-    pub(super) raw: Places,
+    raw: Found,
     /// Places in rejects, below `next`.
-    pub(super) rejects: Places,
+    rejects: Found,
 }
 
 /// What the rows of one file say.
@@ -77,22 +91,17 @@ pub(super) async fn landed(lake: &Lake, pipeline: &Pipeline) -> Result<(Vec<Chec
         .collect();
     check_offsets(&mut offsets, &told, &next);
     let in_raw = check_rows(&mut rows, &mut places, &raw, &told).await?;
-    let mut in_rejects = Places::new();
+    let mut in_rejects = Found::default();
     if let Some(rejects) = lake.open_table(&rejects_name(pipeline)).await? {
         in_rejects = rejected(&mut places, &rejects).await?;
     }
     // a message that was rejected, and is not in raw's progress yet, will be read again
-    for (partition, found) in &mut in_rejects {
+    for (partition, found) in &mut in_rejects.all {
         found.remove_range(number(next.get(partition).copied().unwrap_or(Offset(0)))..);
     }
-    for (partition, told) in &told.partitions {
-        let none = RoaringTreemap::new();
-        let (raw, rejects) = (in_raw.get(partition).unwrap_or(&none), in_rejects.get(partition).unwrap_or(&none));
-        check_places(&mut places, partition, told, raw, rejects);
-    }
-    for ((topic, partition), found) in in_raw.iter().filter(|(partition, _)| !told.partitions.contains_key(*partition))
+    for partition in told.partitions.keys().chain(told.changed.keys()).chain(in_raw.all.keys()).collect::<BTreeSet<_>>()
     {
-        places.refute(format!("{} rows of {topic}/{partition}, of which no commit told", found.len()));
+        check_places(&mut places, partition, &told, &in_raw, &in_rejects);
     }
     let checks = vec![offsets.end(), rows.end(), places.end()];
     let progress = AppIds::new(&pipeline.name).read(&pipeline.topic, raw.txns());
@@ -110,12 +119,15 @@ fn check_offsets(check: &mut Checking, told: &ToldByAll, next: &BTreeMap<Partiti
         let next = next.get(partition).copied().unwrap_or(Offset(0));
         flaws(told, next).iter().for_each(|flaw| check.refute(format!("{}/{}: {flaw}", partition.0, partition.1)));
     }
+    if !told.changed.is_empty() {
+        check.compared("partitions changed", told.changed.len() as u64);
+    }
 }
 
 /// Reads every file of raw: rows and checksums by date, and the places.
-async fn check_rows(rows: &mut Checking, places: &mut Checking, raw: &Table, told: &ToldByAll) -> Result<Places> {
+async fn check_rows(rows: &mut Checking, places: &mut Checking, raw: &Table, told: &ToldByAll) -> Result<Found> {
     let schema = raw.schema();
-    let (mut sums, mut found): (BTreeMap<i32, RowSum>, Places) = (BTreeMap::new(), Places::new());
+    let (mut sums, mut found): (BTreeMap<i32, RowSum>, Found) = (BTreeMap::new(), Found::default());
     for_each_file(rows, raw, schema, |_, says| {
         for (date, sum) in &says.sums {
             sums.entry(*date).or_default().merge(*sum);
@@ -138,10 +150,10 @@ async fn check_rows(rows: &mut Checking, places: &mut Checking, raw: &Table, tol
     Ok(found)
 }
 
-async fn rejected(places: &mut Checking, rejects: &Table) -> Result<Places> {
+async fn rejected(places: &mut Checking, rejects: &Table) -> Result<Found> {
     let fields = rejects.schema().fields().iter().filter(|f| PLACE.contains(&f.name().as_str())).cloned();
     let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let mut found = Places::new();
+    let mut found = Found::default();
     for_each_file(places, rejects, &schema, |places, says| says.add_to(&mut found, places, rejects.name())).await?;
     Ok(found)
 }
@@ -206,12 +218,19 @@ async fn read(table: &Table, file: &LiveFile, schema: &SchemaRef) -> Result<File
 fn places_of(batch: &RecordBatch) -> Result<Vec<Offsets>> {
     let (topics, partitions) = (texts(batch, "_topic")?, primitive::<Int32Type>(batch, "_partition")?);
     let offsets = primitive::<Int64Type>(batch, "_offset")?;
+    // a table of rejects that was made before fills could write to it has no such column
+    let fills = batch.column_by_name("_fill").map(|_| primitive::<Int64Type>(batch, "_fill")).transpose()?;
     let mut found: Vec<Offsets> = Vec::new();
     for row in 0..batch.num_rows() {
         let (topic, partition) = (topics.value(row), partitions.value(row));
-        match found.last_mut().filter(|((t, p), _)| t == topic && *p == partition) {
-            Some((_, list)) => list.push(offsets.value(row)),
-            None => found.push(((topic.to_owned(), partition), vec![offsets.value(row)])),
+        let filled = fills.is_some_and(|fills| fills.is_valid(row));
+        match found.last_mut().filter(|f| f.partition.0 == topic && f.partition.1 == partition && f.filled == filled) {
+            Some(same) => same.offsets.push(offsets.value(row)),
+            None => found.push(Offsets {
+                partition: (topic.to_owned(), partition),
+                filled,
+                offsets: vec![offsets.value(row)],
+            }),
         }
     }
     Ok(found)
@@ -219,45 +238,69 @@ fn places_of(batch: &RecordBatch) -> Result<Vec<Offsets>> {
 
 impl FileSays {
     /// Adds its places to those found; one that is there already refutes.
-    fn add_to(&self, found: &mut Places, check: &mut Checking, table: impl std::fmt::Display) {
-        for ((topic, partition), offsets) in &self.places {
-            let set = found.entry((topic.clone(), *partition)).or_default();
+    fn add_to(&self, found: &mut Found, check: &mut Checking, table: impl std::fmt::Display) {
+        for Offsets { partition, filled, offsets } in &self.places {
+            let all = found.all.entry(partition.clone()).or_default();
             check.compared("rows", offsets.len() as u64);
             for offset in offsets {
-                if !set.insert(number(Offset(*offset))) {
-                    check.refute(format!("{table} has {topic}/{partition}@{offset} twice"));
+                if !all.insert(number(Offset(*offset))) {
+                    check.refute(format!("{table} has {}/{}@{offset} twice", partition.0, partition.1));
                 }
+            }
+            if *filled {
+                let numbers = offsets.iter().map(|offset| number(Offset(*offset)));
+                found.filled.entry(partition.clone()).or_default().extend(numbers);
             }
         }
     }
 }
 
+impl Found {
+    fn all(&self, partition: &Partition) -> RoaringTreemap {
+        self.all.get(partition).cloned().unwrap_or_default()
+    }
+
+    fn filled(&self, partition: &Partition) -> RoaringTreemap {
+        self.filled.get(partition).cloned().unwrap_or_default()
+    }
+}
+
 /// The places of one partition against what was told of it.
-fn check_places(
-    check: &mut Checking,
-    (topic, partition): &Partition,
-    told: &[Told],
-    raw: &RoaringTreemap,
-    rejects: &RoaringTreemap,
-) {
-    let at = |what: &str| format!("{topic}/{partition}: {what}");
+fn check_places(check: &mut Checking, partition: &Partition, told: &ToldByAll, raw: &Found, rejects: &Found) {
+    let place = format!("{}/{}", partition.0, partition.1);
+    let at = |what: &str| format!("{place}: {what}");
+    let changed = told.changed.get(partition).copied().unwrap_or_default();
+    let told = told.partitions.get(partition).map_or(&[] as &[Told], Vec::as_slice);
     let sum = |of: fn(&Told) -> u64| told.iter().map(of).sum::<u64>();
-    check.equal(at("rows in raw"), raw.len(), sum(|t| t.landed));
+    let (in_raw, by_fills) = (raw.all(partition), raw.filled(partition));
+    let by_stream = &in_raw - &by_fills;
+    check.equal(at("rows in raw"), by_stream.len(), sum(|t| t.landed).saturating_sub(changed.removed));
+    check.equal(at("rows of fills in raw"), by_fills.len(), changed.filled);
     // a message that was rejected first and landed under another contract counts as landed
-    check.equal(at("messages in rejects alone"), (rejects - raw).len(), sum(|t| t.rejected));
-    let both = raw | rejects;
+    let rejected = rejects.all(partition) - rejects.filled(partition);
+    let alone = (&rejected - &by_stream).len();
+    if changed.removed == 0 {
+        check.equal(at("messages in rejects alone"), alone, sum(|t| t.rejected));
+    } else {
+        // some that went from raw may have been rejected before
+        let most = sum(|t| t.rejected) + changed.removed;
+        check.equal(at("messages in rejects alone"), alone.clamp(sum(|t| t.rejected), most), alone);
+    }
+    let both = &in_raw | &rejects.all(partition);
     for gap in told.iter().flat_map(|t| &t.gaps) {
         let mut inside = RoaringTreemap::new();
         inside.insert_range(number(gap.from)..number(gap.to));
         if let Some(offset) = (&both & &inside).min() {
-            check.refute(format!("{topic}/{partition}@{offset} has a row, and was told to be in the gap {gap}"));
+            check.refute(format!("{place}@{offset} has a row, and was told to be in the gap {gap}"));
         }
     }
     let (first, next) = (told.iter().map(|t| t.range.from).min(), told.iter().map(|t| t.range.to).max());
-    let outside = both.min().filter(|least| first.is_none_or(|first| *least < number(first)));
-    let outside = outside.or_else(|| both.max().filter(|greatest| next.is_none_or(|next| *greatest >= number(next))));
+    let streamed = &by_stream | &rejected;
+    let outside = streamed.min().filter(|least| first.is_none_or(|first| *least < number(first)));
+    let outside =
+        outside.or_else(|| streamed.max().filter(|greatest| next.is_none_or(|next| *greatest >= number(next))));
     if let Some(offset) = outside {
-        check.refute(format!("{topic}/{partition}@{offset} has a row, and no commit told of it"));
+        check.refute(format!("{place}@{offset} has a row, and no commit told of it"));
     }
 }
 
@@ -269,7 +312,7 @@ impl Landed {
     /// Whether a place has a row.
     pub(super) fn has(&self, partition: &Partition, offset: Offset) -> bool {
         let at = number(offset);
-        [&self.raw, &self.rejects].iter().any(|places| places.get(partition).is_some_and(|set| set.contains(at)))
+        [&self.raw, &self.rejects].iter().any(|found| found.all.get(partition).is_some_and(|set| set.contains(at)))
     }
 
     /// The first offset that a commit told of.
@@ -282,9 +325,10 @@ impl Landed {
         self.of(partition).flat_map(|told| &told.gaps).copied().find(|gap| gap.from <= offset && offset < gap.to)
     }
 
-    /// How many messages were left out by a rule.
-    pub(super) fn skipped(&self, partition: &Partition) -> u64 {
-        self.of(partition).map(|told| told.skipped).sum()
+    /// How many messages were left out by a rule, or have no row any more.
+    pub(super) fn without_row(&self, partition: &Partition) -> u64 {
+        let removed = self.told.changed.get(partition).map_or(0, |changed| changed.removed);
+        self.of(partition).map(|told| told.skipped).sum::<u64>() + removed
     }
 
     fn of(&self, partition: &Partition) -> impl Iterator<Item = &Told> {
