@@ -1,5 +1,7 @@
 //! What was typed.
 
+pub mod quality;
+
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};
 use deltaworks_jobs::lake::TableName;
@@ -76,6 +78,9 @@ pub enum Verb {
     Drift(Drift),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was
     Prove(Prove),
+    /// Measure the contracts' rules over dates of data
+    #[command(subcommand)]
+    Quality(quality::Quality),
     /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look
     #[command(subcommand)]
     Tables(Tables),

@@ -37,6 +37,8 @@ pub enum Stage {
     Upkeep,
     /// Reconcile.
     Reconcile,
+    /// Rules over dates of data.
+    Quality,
 }
 
 impl fmt::Display for Stage {
@@ -54,6 +56,7 @@ impl fmt::Display for Stage {
             Self::Batch => "batch",
             Self::Upkeep => "upkeep",
             Self::Reconcile => "reconcile",
+            Self::Quality => "quality",
         })
     }
 }

@@ -5,6 +5,7 @@
 //!                            │         │   └─> speed ─> (speed) ─────────────────────┘      │
 //!   edges:                 kafka      lake                                            engine: query, second_engine: prove
 //!   fill: rows below what land has reached, and rows of files, into the same tables
+//!   quality: the contracts' rules over dates of raw
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
 //! ```
 
@@ -23,6 +24,8 @@ pub mod speed;
 pub mod batch;
 
 pub mod reconcile;
+
+pub mod quality;
 
 pub mod prove;
 

@@ -6,7 +6,7 @@ use crate::ending::Ending;
 use crate::output;
 use deltaworks_jobs::engine::aggregate::{self, Checked};
 use deltaworks_jobs::project::{Report, settings::Settings};
-use deltaworks_jobs::{Class, Result, online, project};
+use deltaworks_jobs::{Class, Result, online, project, quality};
 use serde_json::json;
 
 /// Runs the verb.
@@ -18,12 +18,16 @@ pub async fn run(global: &Global, args: &Check) -> Result<Ending> {
     let (settings, checked) = project_of(global).await?;
     for pipeline in &settings.pipelines {
         output::talk(&format!(
-            "ok  pipeline `{}`: topic `{}`, contract `{}` {}, {} columns",
+            "ok  pipeline `{}`: topic `{}`, contract `{}` {}, {} columns{}",
             pipeline.name,
             pipeline.topic,
             pipeline.contract.path.display(),
             pipeline.contract.version,
-            pipeline.contract.columns.len()
+            pipeline.contract.columns.len(),
+            match pipeline.contract.quality.len() {
+                0 => String::new(),
+                rules => format!(", {rules} quality rules"),
+            }
         ));
     }
     for definition in &checked.definitions {
@@ -58,6 +62,7 @@ pub async fn run(global: &Global, args: &Check) -> Result<Ending> {
 async fn project_of(global: &Global) -> Result<(Settings, Checked)> {
     let (report, settings) = project::survey(&folder(global)?, &|name| std::env::var(name).ok());
     let Some(settings) = settings else { return Err(report.diagnostics.into()) };
+    quality::check(&settings).await?;
     let mut checked = aggregate::check(&settings).await?;
     let errors = report.diagnostics.diagnostics().iter().cloned().chain(std::mem::take(&mut checked.errors));
     let errors = Report::new(errors.collect());

@@ -9,6 +9,7 @@ mod offsets;
 
 mod produce;
 mod prove;
+mod quality;
 mod query;
 mod reconcile;
 mod rejects;
@@ -45,6 +46,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Speed(verb) => speed::run(global, verb).await,
         Verb::Run(verb) => run::run(global, verb, screen).await,
         Verb::Prove(verb) => prove::run(global, verb).await,
+        Verb::Quality(verb) => quality::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb).await,
         Verb::Drift(verb) => drift::run(global, verb).await,

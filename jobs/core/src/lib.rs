@@ -27,6 +27,7 @@ pub mod history;
 pub mod place;
 pub mod progress;
 pub mod proof;
+pub mod quality;
 pub mod reason;
 pub mod select;
 pub mod served;

@@ -264,7 +264,7 @@ pub fn pins_table() -> TableSpec {
         "engine",
         "run_id",
     ];
-    table("pins", &names, "What units of batch were computed from, and under which definition")
+    ops_table("pins", &names, "What units of batch were computed from, and under which definition")
 }
 
 /// What `ops.runs` must be like: one row per run and input.
@@ -274,14 +274,17 @@ pub fn runs_table() -> TableSpec {
         "job", "run_id", "pipeline", "table_id", "version", "pins", "rows", "checksum", "began_at", "ended_at",
         "verdict",
     ];
-    table("runs", &names, "What each run read, and how it ended")
+    ops_table("runs", &names, "What each run read, and how it ended")
 }
 
-fn table(name: &str, columns: &[&str], description: &str) -> TableSpec {
+/// What a table of the layer `ops` with these columns is like.
+pub(crate) fn ops_table(name: &str, columns: &[&str], description: &str) -> TableSpec {
     let mut fields = vec![Field::new("run_date", DataType::Date32, false)];
     fields.extend(columns.iter().map(|column| {
         let data_type = match *column {
             "version" | "rows" => DataType::Int64,
+            "value" => DataType::Float64,
+            "event_date" => DataType::Date32,
             "began_at" | "ended_at" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             _ => DataType::Utf8,
         };
@@ -297,7 +300,7 @@ fn table(name: &str, columns: &[&str], description: &str) -> TableSpec {
 }
 
 /// Appends rows by one commit; at most `files_max` of them have a file each, more have one together.
-async fn append(
+pub(crate) async fn append(
     lake: &Lake,
     spec: &TableSpec,
     columns: Vec<(&str, ArrayRef)>,

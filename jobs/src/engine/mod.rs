@@ -20,4 +20,4 @@ mod tables;
 mod tests;
 
 pub use output::{Format, write};
-pub use query::{Rows, query};
+pub use query::{Rows, plan_over, query, query_over};

@@ -8,13 +8,16 @@ use super::{sql, tables};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::Lake;
 use crate::project::settings::LakeSettings;
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, SchemaRef};
 use deltalake::datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use deltalake::datafusion::common::TableReference;
 use deltalake::datafusion::common::{DataFusionError, SchemaError};
+use deltalake::datafusion::datasource::empty::EmptyTable;
 use deltalake::datafusion::execution::memory_pool::FairSpillPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use deltalake::datafusion::logical_expr::LogicalPlan;
 use deltalake::datafusion::physical_plan::SendableRecordBatchStream;
 use deltalake::datafusion::physical_plan::memory::MemoryStream;
 use deltalake::datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
@@ -22,6 +25,9 @@ use deltalake::datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use std::fmt;
 use std::sync::Arc;
+
+/// Memory for planning alone, bytes.
+const PLANNING_BYTES: usize = 16 << 20;
 
 /// The rows of a query, as they are computed.
 pub struct Rows {
@@ -57,6 +63,31 @@ impl Rows {
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
         self.stream.next().await.transpose().map_err(engine_error)
     }
+
+    /// The only row, whose values are numbers, yes or no (1 or 0), or null.
+    ///
+    /// # Errors
+    /// What went wrong while computing it; [`Class::User`] if there is no row, or more than one, or a value that is
+    /// no number.
+    pub async fn numbers(mut self) -> Result<Vec<Option<f64>>> {
+        let user = |message: &str| Error::new(Stage::Query, Class::User, message);
+        let mut row: Option<RecordBatch> = None;
+        while let Some(batch) = self.next().await? {
+            if batch.num_rows() > 1 || (batch.num_rows() == 1 && row.is_some()) {
+                return Err(user("the query has more than one row"));
+            }
+            row = Some(batch).filter(|batch| batch.num_rows() == 1).or(row);
+        }
+        let row = row.ok_or_else(|| user("the query has no row"))?;
+        let number = |column: &ArrayRef| {
+            let is_number = column.data_type().is_numeric() || matches!(column.data_type(), DataType::Boolean);
+            let cast = cast(column, &DataType::Float64).ok().filter(|_| is_number || column.null_count() == 1);
+            let cast = cast.ok_or_else(|| user("the query has a value that is no number"))?;
+            let numbers = cast.as_primitive::<Float64Type>();
+            Ok(numbers.is_valid(0).then(|| numbers.value(0)))
+        };
+        row.columns().iter().map(number).collect()
+    }
 }
 
 /// Begins to run one SELECT over the tables of a lake, with a memory pool of `memory_bytes`.
@@ -64,14 +95,52 @@ impl Rows {
 /// # Errors
 /// [`Class::User`] for SQL that is wrong, would write, or names what is not there.
 pub async fn query(lake: &LakeSettings, sql: &str, memory_bytes: usize) -> Result<Rows> {
-    let statement = sql::parse(sql)?;
     let context = session(memory_bytes)?;
-    register_tables(&Lake::open(lake)?, &context, &statement).await?;
+    run(&Lake::open(lake)?, &context, sql).await
+}
+
+/// Begins to run one SELECT over the lake's tables and over `view`, the rows of another SELECT over them.
+///
+/// # Errors
+/// As [`query`].
+pub async fn query_over(lake: &Lake, (name, view): (&str, &str), sql: &str, memory_bytes: usize) -> Result<Rows> {
+    let context = session(memory_bytes)?;
+    let plan = plan(lake, &context, view).await?;
+    let view = DataFrame::new(context.state(), plan).into_view();
+    context.register_table(TableReference::bare(name), view).map_err(engine_error)?;
+    run(lake, &context, sql).await
+}
+
+/// Plans one SELECT over a table of this schema, and computes nothing. Tables of a lake that it names too are not looked
+/// at: then nothing is known.
+///
+/// # Errors
+/// [`Class::User`] for SQL that is wrong, would write, or names columns that are not there.
+pub async fn plan_over((name, schema): (&str, SchemaRef), sql: &str) -> Result<()> {
+    let context = session(PLANNING_BYTES)?;
+    context.register_table(TableReference::bare(name), Arc::new(EmptyTable::new(schema))).map_err(engine_error)?;
+    let statement = sql::parse(sql)?;
+    let state = context.state();
+    let references = state.resolve_table_references(&statement).map_err(engine_error)?;
+    if references.iter().any(|reference| reference.schema().is_some()) {
+        return Ok(());
+    }
+    state.statement_to_plan(statement).await.map(drop).map_err(engine_error)
+}
+
+async fn run(lake: &Lake, context: &SessionContext, sql: &str) -> Result<Rows> {
+    let plan = plan(lake, context, sql).await?;
+    let stream = DataFrame::new(context.state(), plan).execute_stream().await.map_err(engine_error)?;
+    Ok(Rows { stream })
+}
+
+async fn plan(lake: &Lake, context: &SessionContext, sql: &str) -> Result<LogicalPlan> {
+    let statement = sql::parse(sql)?;
+    register_tables(lake, context, &statement).await?;
     let plan = context.state().statement_to_plan(statement).await.map_err(engine_error)?;
     let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     reads.verify_plan(&plan).map_err(|_| sql::read_only(&plan.display().to_string()))?;
-    let stream = DataFrame::new(context.state(), plan).execute_stream().await.map_err(engine_error)?;
-    Ok(Rows { stream })
+    Ok(plan)
 }
 
 /// A session whose results have the plain string and binary types that every reader of Parquet and
@@ -92,7 +161,8 @@ async fn register_tables(lake: &Lake, context: &SessionContext, statement: &Stat
     let state = Arc::new(context.state());
     for reference in state.resolve_table_references(statement).map_err(engine_error)? {
         let is_function = reference.schema().is_none() && state.table_functions().contains_key(reference.table());
-        if is_function {
+        let is_view = reference.schema().is_none() && context.table_exist(reference.clone()).map_err(engine_error)?;
+        if is_function || is_view {
             continue;
         }
         let named = tables::find(lake, &reference).await?;

@@ -66,6 +66,7 @@ fn contract() -> Contract {
         Column { source: Source::Header("origin".into()), ..column("origin", Kind::String) },
     ];
     Contract {
+        quality: Vec::new(),
         id: "c".into(),
         version: "1".into(),
         path: "c.odcs.yaml".into(),

@@ -3,6 +3,7 @@
 //! [`super::odcs`] reads these from an ODCS file; the decoder and the table schema are driven by
 //! them. Nothing in here knows YAML, JSON or Arrow.
 
+use deltaworks_core::quality::{Bound as QualityBound, Severity, Unit};
 use jiff::tz::TimeZone;
 use regex::Regex;
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub struct Contract {
     pub retention_days: Option<u32>,
     /// Top-level columns in file order.
     pub columns: Vec<Column>,
+    /// Rules over a date of data, in file order.
+    pub quality: Vec<QualityRule>,
 }
 
 impl Contract {
@@ -49,6 +52,49 @@ pub struct Column {
     pub rules: Rules,
     /// What the contract says about it, for the table's own comments.
     pub description: Option<String>,
+}
+
+/// A rule over the rows of one date, of the contract's `quality`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QualityRule {
+    /// `id`, `name`, or what it measures; no two rules of a contract have the same.
+    pub name: String,
+    /// The column it is about (nested ones dotted), if it is about one.
+    pub column: Option<String>,
+    /// What is measured.
+    pub measure: Measure,
+    /// What it must be; all of them.
+    pub bounds: Vec<QualityBound>,
+    /// In what it is told.
+    pub unit: Unit,
+    /// What a breach means.
+    pub severity: Severity,
+    /// What the contract says about it.
+    pub description: Option<String>,
+}
+
+/// What a rule measures over the rows of one date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Measure {
+    /// Rows whose value is null.
+    NullValues,
+    /// Rows whose value is one of these; `None` is null.
+    MissingValues(Vec<Option<String>>),
+    /// Rows whose value is not null and none of these, or does not match the pattern.
+    InvalidValues {
+        /// The values that are right; empty where only the pattern decides.
+        valid: Vec<String>,
+        /// What the whole text must match.
+        pattern: Option<String>,
+    },
+    /// Rows beyond the first with the same values of these columns, none of them null.
+    DuplicateValues(Vec<String>),
+    /// Rows.
+    RowCount,
+    /// The one value of a query, over `{object}`; `{property}` stands for the column.
+    Sql(String),
+    /// Nothing: it is for people, or for another tool.
+    NotRun(&'static str),
 }
 
 /// Where a column's value comes from.

@@ -19,6 +19,7 @@ mod init;
 mod lake_url;
 mod load;
 mod odcs;
+mod odcs_quality;
 mod odcs_rules;
 mod odcs_types;
 mod shape;

@@ -7,8 +7,8 @@
 
 use super::contract::{Column, Contract, Kind, Source};
 use super::diagnostics::{Place, Sink};
-use super::odcs_types;
 use super::yaml::{self, Node, Value};
+use super::{odcs_quality, odcs_types};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -114,6 +114,10 @@ impl Reader<'_> {
         self.required_text(root, "status", Place::START);
         let retention_days = self.retention(root);
         let columns = self.schema(root);
+        let quality = match (root.get("schema").map(Node::items), &columns) {
+            (Some([object]), Some(columns)) => odcs_quality::read(self, object, columns),
+            _ => Vec::new(),
+        };
         Some(Contract {
             id: id?,
             version: version?,
@@ -121,6 +125,7 @@ impl Reader<'_> {
             personal: self.personal,
             retention_days,
             columns: columns?,
+            quality,
         })
     }
 
@@ -261,7 +266,7 @@ impl Reader<'_> {
         }
     }
 
-    fn required_text(&mut self, node: &Node, key: &str, owner: Place) -> Option<String> {
+    pub(super) fn required_text(&mut self, node: &Node, key: &str, owner: Place) -> Option<String> {
         match node.get(key) {
             Some(found) => {
                 let text = found.text().filter(|t| !t.is_empty());

@@ -164,7 +164,8 @@ fn above(a: BoundValue, b: BoundValue) -> bool {
     }
 }
 
-fn bound(node: &Node, kind: &Kind) -> Option<BoundValue> {
+/// A value of the column's kind, in its own unit.
+pub(super) fn bound(node: &Node, kind: &Kind) -> Option<BoundValue> {
     let scalar = node.scalar()?;
     match kind {
         Kind::Integer => scalar.integer().map(BoundValue::Integer),

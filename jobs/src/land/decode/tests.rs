@@ -78,6 +78,7 @@ pub(super) fn pipeline(columns: Vec<Column>) -> Pipeline {
         topic: "events".into(),
         group: "deltaworks.events".into(),
         contract: Arc::new(Contract {
+            quality: Vec::new(),
             id: "events".into(),
             version: "1.0.0".into(),
             path: "schemas/events.odcs.yaml".into(),
