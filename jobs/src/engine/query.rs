@@ -15,9 +15,11 @@ use deltalake::datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use deltalake::datafusion::common::TableReference;
 use deltalake::datafusion::common::{DataFusionError, SchemaError};
 use deltalake::datafusion::datasource::empty::EmptyTable;
+use deltalake::datafusion::execution::SessionStateBuilder;
 use deltalake::datafusion::execution::memory_pool::FairSpillPool;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use deltalake::datafusion::logical_expr::LogicalPlan;
+use deltalake::datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use deltalake::datafusion::physical_plan::SendableRecordBatchStream;
 use deltalake::datafusion::physical_plan::memory::MemoryStream;
 use deltalake::datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
@@ -154,7 +156,14 @@ fn session(memory_bytes: usize) -> Result<SessionContext> {
         .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
         .build_arc()
         .map_err(engine_error)?;
-    Ok(SessionContext::new_with_config_rt(config, runtime))
+    // a scan that delta-rs answers from the log alone says that it takes limits over, and does not: LIMIT would be lost
+    let rules = PhysicalOptimizer::new().rules.into_iter().filter(|rule| rule.name() != "LimitPushdown");
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_physical_optimizer_rules(rules.collect());
+    Ok(SessionContext::new_with_state(state.build()))
 }
 
 async fn register_tables(lake: &Lake, context: &SessionContext, statement: &Statement) -> Result<()> {

@@ -60,6 +60,28 @@ async fn csv(dir: &TempDir, sql: &str) -> String {
     String::from_utf8(bytes(dir, sql, Format::Csv).await.unwrap()).unwrap()
 }
 
+#[rstest]
+#[case::no_column("SELECT 1 FROM raw.camera_events LIMIT 3", 3)]
+#[case::of_a_date("SELECT 1 FROM raw.camera_events WHERE event_date = '2026-03-01' LIMIT 1", 1)]
+#[case::partition_column("SELECT event_date FROM raw.camera_events LIMIT 3", 3)]
+#[case::column("SELECT _offset FROM raw.camera_events LIMIT 3", 3)]
+#[case::skipped("SELECT 1 FROM raw.camera_events LIMIT 3 OFFSET 2", 2)]
+#[case::below_a_count(
+    "SELECT * FROM (SELECT 1 FROM raw.camera_events LIMIT 3), (SELECT 2 FROM ops.offsets LIMIT 1)",
+    3
+)]
+#[case::of_a_union("(SELECT 1 FROM raw.camera_events UNION ALL SELECT 2 FROM ops.offsets) LIMIT 5", 5)]
+#[tokio::test]
+async fn a_limit_is_kept_whatever_is_read(#[case] sql: &str, #[case] rows: usize) {
+    assert_eq!(csv(&lake().await, sql).await.lines().count(), rows + 1);
+}
+
+#[tokio::test]
+async fn rows_below_a_limit_are_counted() {
+    let dir = lake().await;
+    assert_eq!(csv(&dir, "SELECT count(*) AS n FROM (SELECT 1 FROM raw.camera_events LIMIT 3)").await, "n\n3\n");
+}
+
 #[tokio::test]
 async fn tables_are_joined_grouped_and_read_as_they_were() {
     let dir = lake().await;
