@@ -19,6 +19,7 @@ mod groups;
 mod help;
 mod poison;
 mod prove;
+mod quality;
 mod reconcile;
 mod signals;
 mod speed;

@@ -8,6 +8,7 @@ use super::record::{record, settled};
 use crate::batch::Run;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
+use crate::faults;
 use crate::lake::{Lake, TableName};
 use crate::land::tables::raw_name;
 use crate::project::contract::{Measure, QualityRule};
@@ -157,7 +158,9 @@ pub async fn quality_on(
                 return Ok(report);
             }
             let judged = due.judge(lake, pipeline, *date, settings.memory_bytes).await?;
+            faults::point("before_quality_commit");
             record(lake, &judged, &run, clock.now_ms()).await?;
+            faults::point("after_quality_commit");
             report.take(judged);
         }
     }
