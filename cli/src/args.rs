@@ -1,6 +1,10 @@
 //! What was typed.
 
-pub mod quality;
+mod backfill;
+mod quality;
+
+pub use backfill::{Backfill, BackfillCreate, BackfillResume};
+pub use quality::{Quality, QualityRun};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};
@@ -76,11 +80,14 @@ pub enum Verb {
     /// What moved after it was shown, by how much, and which events did it
     #[command(subcommand)]
     Drift(Drift),
+    /// Compute past windows again, by a plan that can be interrupted and resumed anywhere
+    #[command(subcommand)]
+    Backfill(Backfill),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was
     Prove(Prove),
     /// Measure the contracts' rules over dates of data
     #[command(subcommand)]
-    Quality(quality::Quality),
+    Quality(Quality),
     /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look
     #[command(subcommand)]
     Tables(Tables),

@@ -7,6 +7,7 @@
 //!   fill: rows below what land has reached, and rows of files, into the same tables
 //!   quality: the contracts' rules over dates of raw
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
+//!   backfill: past units once more, by a plan that outlives the process
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -28,6 +29,8 @@ pub mod reconcile;
 pub mod quality;
 
 pub mod prove;
+
+pub mod backfill;
 
 pub mod upkeep;
 

@@ -1,8 +1,7 @@
 //! `quality`: the contracts' rules over dates of raw; exit code 3 where one with severity error is breached.
 
 use super::{pick, settings};
-use crate::args::quality::{Quality, QualityRun};
-use crate::args::{Format, Global};
+use crate::args::{Format, Global, Quality, QualityRun};
 use crate::ending::Ending;
 use crate::output;
 use crate::signals::Signals;
