@@ -6,6 +6,7 @@
 //!   edges:                 kafka      lake                                            engine: query, second_engine: prove
 //!   fill: rows below what land has reached, and rows of files, into the same tables
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
+//!   rejects: settled, by redrive (a fill) or by a person    offsets: moved by hand, back (a fill) or ahead
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -27,6 +28,10 @@ pub mod reconcile;
 pub mod prove;
 
 pub mod upkeep;
+
+pub mod rejects;
+
+pub mod offsets;
 
 pub mod online;
 
