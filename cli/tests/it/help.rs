@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 32] = [
+    let verbs: [&[&str]; 37] = [
         &[],
         &["init"],
         &["check"],
@@ -44,8 +44,13 @@ fn help_of_every_verb() {
         &["rejects"],
         &["rejects", "list"],
         &["rejects", "show"],
+        &["rejects", "redrive"],
+        &["rejects", "discard"],
         &["offsets"],
         &["offsets", "show"],
+        &["offsets", "plan"],
+        &["offsets", "rewind"],
+        &["offsets", "skip"],
         &["query"],
         &["status"],
         &["reset"],
