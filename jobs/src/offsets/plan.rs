@@ -81,27 +81,40 @@ pub async fn plan_on(
     pipeline: &Pipeline,
     targets: &Targets,
 ) -> Result<Vec<PartitionPlan>> {
-    let progress = progress(lake, pipeline).await?;
-    let partitions = partitions(pipeline, &progress, targets)?;
+    let mut plans = judged(lake, settings, pipeline, targets).await?;
     let broker = Watermarks::open(&settings.kafka)?;
-    let resolved = resolve(&broker, &pipeline.topic, &partitions, targets.to)?;
-    let mut plans = Vec::new();
-    for (partition, to) in resolved {
-        let at = landed(pipeline, &progress, partition)?;
-        let (low, high) = held(&broker, pipeline, partition, at)?;
-        let mut plan = judge(partition, low, high, at.next.0, to);
-        let (first, last) = if plan.act == Act::Rewind { (to.max(low), plan.next) } else { (plan.next, to.min(high)) };
+    for plan in &mut plans {
+        let PartitionPlan { partition, low, high, next, to, .. } = *plan;
+        let (first, last) = if plan.act == Act::Rewind { (to.max(low), next) } else { (next, to.min(high)) };
         if first < last {
             plan.first_time = time_at(&broker, pipeline, partition, first)?;
             plan.last_time = time_at(&broker, pipeline, partition, last - 1)?;
         }
-        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+/// The plans without times: each of them takes a message to be read.
+pub(super) async fn judged(
+    lake: &Lake,
+    settings: &Settings,
+    pipeline: &Pipeline,
+    targets: &Targets,
+) -> Result<Vec<PartitionPlan>> {
+    let progress = progress(lake, pipeline).await?;
+    let partitions = partitions(pipeline, &progress, targets)?;
+    let broker = Watermarks::open(&settings.kafka)?;
+    let mut plans = Vec::new();
+    for (partition, to) in resolve(&broker, &pipeline.topic, &partitions, targets.to)? {
+        let at = landed(pipeline, &progress, partition)?;
+        let (low, high) = held(&broker, pipeline, partition, at)?;
+        plans.push(judge(partition, low, high, at.next.0, to));
     }
     Ok(plans)
 }
 
 /// The progress of a pipeline that has landed something.
-pub(super) async fn progress(lake: &Lake, pipeline: &Pipeline) -> Result<TopicProgress> {
+async fn progress(lake: &Lake, pipeline: &Pipeline) -> Result<TopicProgress> {
     let raw = lake.open_table(&raw_name(pipeline)).await?.ok_or_else(|| {
         Error::new(Stage::Fill, Class::User, format!("pipeline `{}` has landed nothing yet", pipeline.name))
             .hint("`deltaworks stream --start` says where a pipeline without progress begins")
@@ -110,7 +123,7 @@ pub(super) async fn progress(lake: &Lake, pipeline: &Pipeline) -> Result<TopicPr
 }
 
 /// The partitions that are meant, each with progress.
-pub(super) fn partitions(pipeline: &Pipeline, progress: &TopicProgress, targets: &Targets) -> Result<Vec<i32>> {
+fn partitions(pipeline: &Pipeline, progress: &TopicProgress, targets: &Targets) -> Result<Vec<i32>> {
     let partitions = match &targets.partitions {
         Some(partitions) => partitions.clone(),
         None => progress.partitions.keys().copied().collect(),

@@ -8,7 +8,7 @@
 //! and the places of the range.
 
 use super::audit::{Audit, record};
-use super::plan::{Act, PartitionPlan, Targets, plan_on};
+use super::plan::{Act, PartitionPlan, Targets, judged};
 use crate::batch::{Run, primitive, removed};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
@@ -142,7 +142,7 @@ async fn carry_out(
     stop: &CancellationToken,
     report: &mut RewindReport,
 ) -> Result<()> {
-    let plans = plan_on(lake, settings, pipeline, &options.targets).await?;
+    let plans = judged(lake, settings, pipeline, &options.targets).await?;
     let ranges = ranges(pipeline, &plans)?;
     if ranges.is_empty() {
         return Ok(());

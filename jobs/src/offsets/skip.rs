@@ -8,7 +8,7 @@
 //! is judged and committed on one snapshot.
 
 use super::audit::{Audit, record};
-use super::plan::{Act, PartitionPlan, Targets, plan_on};
+use super::plan::{Act, PartitionPlan, Targets, judged, plan_on};
 use crate::batch::Run;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
@@ -64,6 +64,12 @@ pub async fn plan_skip_on(
     targets: &Targets,
 ) -> Result<Vec<PartitionPlan>> {
     let plans = plan_on(lake, settings, pipeline, targets).await?;
+    check(pipeline, &plans)?;
+    Ok(plans)
+}
+
+/// A skip goes ahead, and not beyond the end.
+fn check(pipeline: &Pipeline, plans: &[PartitionPlan]) -> Result<()> {
     if let Some(plan) = plans.iter().find(|plan| plan.act == Act::Rewind) {
         let message = format!(
             "{}/{}: offset {} is behind the stream, which goes on at {}: what was passed cannot be skipped",
@@ -79,7 +85,7 @@ pub async fn plan_skip_on(
         );
         return Err(Error::new(Stage::Fill, Class::User, message));
     }
-    Ok(plans)
+    Ok(())
 }
 
 /// Carries a plan out. Where the stream has got further meanwhile, less is skipped, and never more.
@@ -109,7 +115,8 @@ pub async fn skip_on(
     clock: &Clock,
 ) -> Result<SkipReport> {
     let began_ms = clock.now_ms();
-    let plans = plan_skip_on(lake, settings, pipeline, targets).await?;
+    let plans = judged(lake, settings, pipeline, targets).await?;
+    check(pipeline, &plans)?;
     let wanted: BTreeMap<i32, i64> = plans.iter().map(|plan| (plan.partition, plan.to)).collect();
     if plans.iter().all(|plan| plan.act == Act::Nothing) {
         return Ok(SkipReport::default());

@@ -2,12 +2,13 @@
 
 use super::{Act, RewindOptions, RewindReport, SkipReport, Target, Targets, plan_on, plan_skip_on, rewind_on, skip_on};
 use crate::error::{Class, Result};
-use crate::lake::Lake;
 use crate::lake::faults::{Fault, Script, commits_of};
+use crate::lake::{Commit, CommitOutcome, Lake};
 use crate::land::{DataLoss, Start, StreamOptions, stream_on};
 use crate::rejects::Filter;
 use crate::rejects::tests::kit::{Kit, NOW_MS, PARTITIONS, Place, TOPIC};
 use arrow::array::AsArray;
+use deltaworks_core::commit_info::Identity;
 use deltaworks_core::progress::{AppIds, Progress};
 use rstest::rstest;
 use std::collections::BTreeMap;
@@ -274,4 +275,25 @@ async fn a_rewind_that_cannot_be_is_refused() {
     assert_eq!((kit.nexts().await, kit.audit().await), (vec![2, 2], vec![]));
     let nothing = kit.rewind(0, 2).await;
     assert!(nothing.is_idle() && nothing.partitions.is_empty());
+}
+
+/// Retention has removed the date since: a rewind does not bring it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rewind_leaves_removed_dates_removed() {
+    let (kit, _) = begun().await;
+    kit.skip_with(&kit.lake, &Targets { partitions: None, to: Target::Offset(6) }).await.unwrap();
+    let mut raw = kit.table("raw", "events").await.unwrap();
+    let day = NOW_MS.div_euclid(86_400_000);
+    for (through, restored, landed) in [(day, false, 0), (day, true, 7)] {
+        let identity = Identity { run_id: kit.run_id(), sequence: 1 };
+        let mut commit = Commit::new("RETAIN", &identity).unwrap();
+        commit.txns.push(("deltaworks/events/removed_through".into(), through));
+        commit.txns.extend(restored.then(|| ("deltaworks/events/restored/2026-03-01".into(), 1)));
+        assert!(matches!(raw.commit(commit).await, CommitOutcome::Committed(_)));
+        let report = kit.rewind_with(&kit.lake, Targets { partitions: None, to: Target::Offset(2) }, false).await;
+        assert!(report.error.is_none(), "{report:?}");
+        assert_eq!((report.landed, report.beyond_retention), (landed, 7 - landed), "{report:?}");
+        raw.refresh().await.unwrap();
+    }
+    kit.prove().await;
 }

@@ -2,9 +2,12 @@
 
 pub(crate) mod kit;
 
-use super::{DiscardOptions, Filter, discard_on, plan_redrive_on};
+use super::{DiscardOptions, Filter, RedriveOptions, discard_on, plan_redrive_on};
 use crate::error::Class;
+use crate::fill::{Filler, Part, Pushed, Stamper};
+use crate::kafka::message::Chunk;
 use crate::kafka::producer::Outgoing;
+use crate::lake::TableName;
 use crate::lake::faults::{Fault, Script, commits_of};
 use deltaworks_core::reason::Reason;
 use deltaworks_core::resolution::{Resolution, Standing};
@@ -158,7 +161,7 @@ async fn what_was_discarded_is_redriven_only_where_that_is_asked_for() {
     let report = kit.redrive().await;
     assert_eq!((report.landed, report.left_out.discarded), (1, 1), "{report:?}");
     assert!(!kit.raw().await.contains_key(&bad[0]));
-    let asked = super::RedriveOptions { discarded_too: true, ..kit.redrive_options() };
+    let asked = RedriveOptions { discarded_too: true, ..kit.redrive_options() };
     let report = kit.redrive_with(&kit.lake, &asked).await;
     assert_eq!((report.landed, report.left_out.redriven), (1, 1), "{report:?}");
     assert_eq!(kit.standings().await[&bad[0]], REDRIVEN);
@@ -179,7 +182,7 @@ async fn only_what_the_filter_means_is_touched() {
     kit.land().await;
     kit.deploy("2.0.0", 10_000, "");
     let redrive = async |filter| {
-        let options = super::RedriveOptions { filter, ..kit.redrive_options() };
+        let options = RedriveOptions { filter, ..kit.redrive_options() };
         kit.redrive_with(&kit.lake, &options).await
     };
     let sent_ms = NOW_MS - 60_000;
@@ -301,4 +304,55 @@ async fn large_rejects_are_redriven_in_portions() {
     assert!(report.fills.len() >= 3, "{report:?}");
     assert_eq!((kit.raw().await.len(), kit.resolutions().await.len()), (40, 40));
     kit.prove().await;
+}
+
+/// Rows of a file have no `next` that they must lie below, and keep the file's URL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rejects_of_files_are_redriven_too() {
+    const URL: &str = "file:///events.jsonl";
+    let (mut kit, _) = landed().await;
+    let mut chunk = Chunk { clock_ms: NOW_MS, ..Chunk::default() };
+    for (offset, value) in [(0, 7), (1, 500), (2, 50_000)] {
+        chunk.push(-1, offset, None, None, Some(kit::event(90, value).as_bytes()), []);
+    }
+    let mut stamper = Stamper::new(kit.pipeline(), URL).unwrap();
+    for message in chunk.iter() {
+        if let Pushed::Refused(refusal) = stamper.push(&message).unwrap() {
+            stamper.reject(&message, &refusal).unwrap();
+        }
+    }
+    let (rows, rejects) = stamper.finish().unwrap();
+    let part = Part { source: "backfill b".into(), rows, rejects, ..Part::default() };
+    let mut filler = Filler::open(&kit.lake, kit.pipeline(), "backfill").await.unwrap();
+    let added = filler.add(&part).await.unwrap();
+    assert_eq!((added.landed, added.rejected), (1, 2));
+    filler.end().await;
+    kit.deploy("2.0.0", 1_000, "");
+    let of_the_file = Filter { topic: Some(URL.into()), partition: Some(-1), ..Filter::default() };
+    let options = RedriveOptions { filter: of_the_file, ..kit.redrive_options() };
+    let report = kit.redrive_with(&kit.lake, &options).await;
+    assert!(report.error.is_none() && report.landed == 1, "{report:?}");
+    assert_eq!(
+        (counts(&report.passed), counts(&report.refused)),
+        (vec![("out_of_range", 1)], vec![("out_of_range", 1)])
+    );
+    assert!(kit.raw().await.contains_key(&(-1, 1)));
+    assert_eq!(kit.redrive().await.landed, 2, "those of the topic are left");
+    assert!(kit.redrive().await.is_idle());
+    assert_eq!(kit.resolutions().await.len(), 3);
+    kit.prove().await;
+}
+
+/// A pipeline that was started over meets its places again: what was said of the old rejects is not said of these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resolutions_are_of_one_rejects_table() {
+    let (kit, bad) = landed().await;
+    assert_eq!(kit.discard(Filter::default()).await.discarded["out_of_range"], 3);
+    for layer in ["rejects", "raw"] {
+        kit.lake.drop_table(&TableName::new(layer, "events")).await.unwrap();
+    }
+    kit.land().await;
+    let standings = kit.standings().await;
+    assert!(bad.iter().all(|place| standings[place] == Standing::Open), "{standings:?}");
+    assert_eq!(kit.discard(Filter::default()).await.discarded["out_of_range"], 3);
 }
