@@ -221,7 +221,6 @@ struct Rewind {
     in_raw: Places,
     in_rejects: Places,
     stamper: Stamper,
-    pipeline: Arc<Pipeline>,
     /// Dates that raw no longer keeps.
     removed: Removed,
     /// `None` writes nothing.
@@ -264,7 +263,6 @@ impl Rewind {
             version: raw.version(),
             removed: removed(&pipeline.name, raw.txns()),
             partitions: ranges.iter().map(begun).collect(),
-            pipeline: pipeline.clone(),
             topic,
             in_raw,
             in_rejects,

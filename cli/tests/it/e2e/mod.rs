@@ -11,6 +11,7 @@ mod truth;
 mod holes;
 mod kills;
 mod losses;
+mod moved;
 mod outages;
 mod plain;
 mod rebalance;
