@@ -1,10 +1,14 @@
 //! What was typed.
 
 mod backfill;
+mod offsets;
 mod quality;
+mod rejects;
 
 pub use backfill::{Backfill, BackfillCreate, BackfillResume};
+pub use offsets::{Offsets, Target};
 pub use quality::{Quality, QualityRun};
+pub use rejects::{RejectsDiscard, RejectsRedrive, RejectsVerb, Which};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};
@@ -91,10 +95,10 @@ pub enum Verb {
     /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look
     #[command(subcommand)]
     Tables(Tables),
-    /// Look at rejected messages
+    /// Rejected messages: list, show, redrive, discard
     #[command(subcommand)]
     Rejects(RejectsVerb),
-    /// Look at progress: in Delta, in the group, in the broker
+    /// Progress in Delta, in the group, in the broker: show, plan, rewind, skip
     #[command(subcommand)]
     Offsets(Offsets),
     /// Ask the tables in SQL
@@ -501,46 +505,6 @@ pub enum OnDataLoss {
 /// Partitions typed as `0-3,7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionList(pub Vec<i32>);
-
-/// `rejects`
-#[derive(Debug, Subcommand)]
-pub enum RejectsVerb {
-    /// How many, by date, reason and field
-    List {
-        /// Pipeline
-        pipeline: String,
-        /// Output format
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-    /// The messages themselves
-    Show {
-        /// Pipeline
-        pipeline: String,
-        /// Only this reason code
-        #[arg(long)]
-        reason: Option<String>,
-        /// At most this many
-        #[arg(long, default_value_t = 10)]
-        limit: u32,
-        /// Output format
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-}
-
-/// `offsets`
-#[derive(Debug, Subcommand)]
-pub enum Offsets {
-    /// Per partition: in Delta, in the group, low and high watermark, lag
-    Show {
-        /// Pipelines [default: all]
-        pipelines: Vec<String>,
-        /// Output format
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-}
 
 /// `query`
 #[derive(Debug, ClapArgs)]

@@ -8,6 +8,7 @@
 //!   quality: the contracts' rules over dates of raw
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
 //!   backfill: past units once more, by a plan that outlives the process
+//!   rejects: settled, by redrive (a fill) or by a person    offsets: moved by hand, back (a fill) or ahead
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
@@ -33,6 +34,10 @@ pub mod prove;
 pub mod backfill;
 
 pub mod upkeep;
+
+pub mod rejects;
+
+pub mod offsets;
 
 pub mod online;
 

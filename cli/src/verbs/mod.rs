@@ -22,7 +22,7 @@ mod stream;
 mod tables;
 mod topics;
 
-use crate::args::{Args, Backfill, Global, Tables, Verb};
+use crate::args::{Args, Backfill, Global, Offsets, RejectsVerb, Tables, Verb};
 use crate::ending::Ending;
 use crate::logging::Screen;
 use deltaworks_jobs::project::{
@@ -59,7 +59,9 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Reset(verb) => reset::run(global, verb).await,
     };
     let asks = match &args.verb {
-        Verb::Drift(_) | Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_) => true,
+        Verb::Drift(_) | Verb::Query(_) | Verb::Status(_) => true,
+        Verb::Rejects(verb) => matches!(verb, RejectsVerb::List { .. } | RejectsVerb::Show { .. }),
+        Verb::Offsets(verb) => matches!(verb, Offsets::Show { .. } | Offsets::Plan { .. }),
         Verb::Tables(verb) => matches!(verb, Tables::Describe { .. } | Tables::History { .. }),
         Verb::Backfill(verb) => matches!(verb, Backfill::Status { .. } | Backfill::List { .. }),
         Verb::Batch(verb) => verb.try_file.is_some(),

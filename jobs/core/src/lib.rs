@@ -7,6 +7,7 @@
 //! ```text
 //! place ─> event_time ─> tally ─> history ─> commit_plan ─> progress ─> (next run)
 //!            reason ──────┘
+//!            resolution: what became of a reject
 //!
 //! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! progress ─> speed ─> (append)
@@ -31,6 +32,7 @@ pub mod progress;
 pub mod proof;
 pub mod quality;
 pub mod reason;
+pub mod resolution;
 pub mod select;
 pub mod served;
 pub mod speed;

@@ -74,7 +74,7 @@ fn event_date(file: &LiveFile) -> Result<Date> {
 }
 
 /// What `retain` removed and archive fills brought back: days since the Unix epoch, and dates.
-fn removed(pipeline: &str, txns: &BTreeMap<String, i64>) -> Removed {
+pub fn removed(pipeline: &str, txns: &BTreeMap<String, i64>) -> Removed {
     let prefix = format!("deltaworks/{pipeline}/");
     let day = |days: i64| date(1970, 1, 1).checked_add(days.days()).ok();
     let through = txns.get(&format!("{prefix}removed_through")).and_then(|days| day(*days));

@@ -61,6 +61,27 @@ pub struct RunRow {
     pub verdict: String,
 }
 
+/// What a job other than batch did to one raw table, for audit.
+#[derive(Debug, Clone)]
+pub struct JobRow {
+    /// As it is typed: `offsets skip`.
+    pub job: &'static str,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Id of its raw table.
+    pub table_id: String,
+    /// Version of it afterwards.
+    pub version: i64,
+    /// Rows that it brought.
+    pub rows: u64,
+    /// Begin and end, ms since the Unix epoch.
+    pub times_ms: (i64, i64),
+    /// How it ended.
+    pub verdict: String,
+    /// What was asked for and what was done.
+    pub detail: serde_json::Value,
+}
+
 /// What `ops.pins` keeps of one aggregate.
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
@@ -244,6 +265,32 @@ pub async fn record_runs(lake: &Lake, rows: &[RunRow], run: &Run, now_ms: i64) -
     append(lake, &runs_table(), columns, run, now_ms, 1).await
 }
 
+/// Appends what a job did to `ops.runs`: it computed nothing, so it names no pins and no checksum.
+///
+/// # Errors
+/// As [`record_pins`].
+pub async fn record_job(lake: &Lake, row: &JobRow, run: &Run, now_ms: i64) -> Result<()> {
+    let rows = std::slice::from_ref(row);
+    let instant = |ms: i64| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values([ms.saturating_mul(1_000)]).with_timezone("UTC"))
+    };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("job", texts(rows, |r| r.job.to_owned())),
+        ("run_id", texts(rows, |_| run.id.clone())),
+        ("pipeline", texts(rows, |r| r.pipeline.clone())),
+        ("table_id", texts(rows, |r| r.table_id.clone())),
+        ("version", Arc::new(Int64Array::from(vec![row.version]))),
+        ("pins", texts(rows, |_| "[]".to_owned())),
+        ("rows", Arc::new(Int64Array::from(vec![i64::try_from(row.rows).ok()]))),
+        ("checksum", texts(rows, |_| String::new())),
+        ("began_at", instant(row.times_ms.0)),
+        ("ended_at", instant(row.times_ms.1)),
+        ("verdict", texts(rows, |r| r.verdict.clone())),
+        ("detail", texts(rows, |r| r.detail.to_string())),
+    ];
+    append(lake, &runs_table(), columns, run, now_ms, 1).await
+}
+
 fn texts<R>(rows: &[R], get: impl Fn(&R) -> String) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(rows.iter().map(get)))
 }
@@ -274,7 +321,12 @@ pub fn runs_table() -> TableSpec {
         "job", "run_id", "pipeline", "table_id", "version", "pins", "rows", "checksum", "began_at", "ended_at",
         "verdict",
     ];
-    ops_table("runs", &names, "What each run read, and how it ended")
+    let mut spec = ops_table("runs", &names, "What each run read, and how it ended");
+    // of jobs that compute nothing: what they did, as JSON
+    let detail = Field::new("detail", DataType::Utf8, true);
+    let fields = spec.schema.fields().iter().map(|field| field.as_ref().clone()).chain([detail]);
+    spec.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    spec
 }
 
 /// What a table of the layer `ops` with these columns is like.

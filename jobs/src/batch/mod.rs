@@ -59,7 +59,8 @@ pub use try_out::{Tried, TryOptions, try_out};
 pub(crate) use chosen::Chosen;
 pub(crate) use columns::{conform, event_times, named, primitive, texts};
 pub(crate) use ids::{DateIds, IdScan, contained};
-pub(crate) use ledger::{Kept, append, kept, ops_table, pins, pins_table, pins_there};
+pub(crate) use input::removed;
+pub(crate) use ledger::{JobRow, Kept, append, kept, ops_table, pins, pins_table, pins_there, record_job};
 pub(crate) use plan::{Planned, guard, plan_units, shown, summary, units_of};
 pub(crate) use publish::{
     CHECKPOINT_EVERY, Run, batch_name, batch_table, definition_id, judge_grain, ledger_of, live_by_partition,

@@ -6,7 +6,8 @@
 //!
 //! Apart from that: `aggregate`, the SQL files of aggregates and windows computed from rows; `sort`, rows in order.
 //!
-//! Reads Delta tables and nothing else: no Kafka, and of the project only its settings.
+//! Reads Delta tables and nothing else: no Kafka, and of the project only its settings. What became of rejects is
+//! asked of [`crate::rejects`].
 
 pub mod aggregate;
 pub mod functions;

@@ -175,7 +175,7 @@ async fn register_tables(lake: &Lake, context: &SessionContext, statement: &Stat
             continue;
         }
         let named = tables::find(lake, &reference).await?;
-        let provider = tables::open(lake, &named, Arc::clone(&state)).await?;
+        let provider = tables::open(lake, &named, context, Arc::clone(&state)).await?;
         layer(context, &reference)?.register_table(reference.table().to_owned(), provider).map_err(engine_error)?;
     }
     Ok(())

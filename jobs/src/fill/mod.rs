@@ -16,6 +16,9 @@ mod filler;
 
 mod places;
 
+// messages that the stream has passed, read once more
+pub mod kafka;
+
 pub use filler::{Added, Filler, Part, Progress};
 pub use stamper::{Pushed, Stamper};
 

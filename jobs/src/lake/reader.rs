@@ -1,4 +1,5 @@
-//! Reads Parquet files from the store: only the chunks of the wanted columns.
+//! Reads Parquet files from the store: only the chunks of the wanted columns, in batches that stay small even
+//! where values are large.
 
 use super::file::FileSink;
 use super::table::{LiveFile, Table};
@@ -17,8 +18,11 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of a batch.
+/// Most rows of a batch.
 const BATCH_ROWS: usize = 8_192;
+/// Bytes that a batch is meant to have at most: values are taken to be as large as they are on average in their
+/// row group.
+const BATCH_BYTES: u64 = 16 << 20;
 
 /// One Parquet file of a store.
 #[derive(Debug)]
@@ -39,8 +43,20 @@ pub(super) async fn open(
         columns.iter().any(|c| path.strip_prefix(c).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
     };
     let wanted: Vec<usize> = leaves.filter(|(_, leaf)| wanted(&leaf.path().string())).map(|(i, _)| i).collect();
+    let rows = batch_rows(builder.metadata(), &wanted);
     let mask = ProjectionMask::leaves(builder.parquet_schema(), wanted);
-    builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()
+    builder.with_projection(mask).with_batch_size(rows).build()
+}
+
+/// How many rows of these leaves a batch may have.
+fn batch_rows(file: &ParquetMetaData, leaves: &[usize]) -> usize {
+    let row_bytes = file.row_groups().iter().map(|group| {
+        let bytes = leaves.iter().filter_map(|leaf| group.columns().get(*leaf)).map(|c| c.uncompressed_size());
+        let bytes = u64::try_from(bytes.sum::<i64>()).unwrap_or(0);
+        bytes / u64::try_from(group.num_rows()).unwrap_or(0).max(1)
+    });
+    let rows = BATCH_BYTES / row_bytes.max().unwrap_or(0).max(1);
+    usize::try_from(rows).unwrap_or(usize::MAX).clamp(1, BATCH_ROWS)
 }
 
 impl AsyncFileReader for ObjectReader {

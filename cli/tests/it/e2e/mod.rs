@@ -12,6 +12,7 @@ mod backfill;
 mod holes;
 mod kills;
 mod losses;
+mod moved;
 mod outages;
 mod plain;
 mod rebalance;
