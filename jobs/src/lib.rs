@@ -26,6 +26,8 @@ pub mod reconcile;
 
 pub mod prove;
 
+pub mod backfill;
+
 pub mod upkeep;
 
 pub mod online;

@@ -1,0 +1,3 @@
+//! BACKFILL: the past, once more: rows that never were in a topic.
+
+pub mod files;
