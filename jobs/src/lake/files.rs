@@ -205,10 +205,14 @@ impl Files {
         let folder = Path::parse(folder)?;
         let mut listed = self.store.list(Some(&folder));
         let mut found = Vec::new();
-        while let Some(meta) = listed.try_next().await? {
-            found.push(meta);
+        loop {
+            match listed.try_next().await {
+                Ok(Some(meta)) => found.push(meta),
+                Ok(None) => return Ok(found),
+                Err(e) if is_gone(&e) => return Ok(found),
+                Err(e) => return Err(e),
+            }
         }
-        Ok(found)
     }
 
     fn facts(&self, meta: &ObjectMeta) -> Result<FileFacts> {

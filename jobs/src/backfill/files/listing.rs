@@ -45,15 +45,23 @@ pub struct FrozenFile {
     pub has_rows: bool,
 }
 
-/// What a backfill from files will do: frozen when it is made, kept with it, and enough to go on from anywhere.
+/// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FilesPlan {
+pub struct FilesSpec {
     /// The pipeline that is filled.
     pub pipeline: String,
-    /// What was asked for.
+    /// Paths, folders, globs, URLs.
     pub from: Vec<String>,
     /// How the files are read.
     pub reading: Reading,
+}
+
+/// What a backfill from files will do: frozen when it is made, kept with it, and enough to go on from anywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesPlan {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub spec: FilesSpec,
     /// In the order in which they are read: by URL.
     pub files: Vec<FrozenFile>,
 }
@@ -112,7 +120,8 @@ pub async fn plan(
     let piece_bytes = piece_bytes(settings);
     let looks = found.into_values().map(|facts| look(lake, pipeline, reading, facts, piece_bytes));
     let files: Vec<FrozenFile> = futures::stream::iter(looks).buffered(LOOKS_MAX).try_collect().await?;
-    let plan = FilesPlan { pipeline: pipeline.name.clone(), from: from.to_vec(), reading: reading.clone(), files };
+    let spec = FilesSpec { pipeline: pipeline.name.clone(), from: from.to_vec(), reading: reading.clone() };
+    let plan = FilesPlan { spec, files };
     let raw = lake.open_table(&raw_name(pipeline)).await?;
     refuse_equals(&plan, &read_before(raw.as_ref(), pipeline, earlier))?;
     Ok(plan)
@@ -178,7 +187,7 @@ fn read_before<'a>(
 ) -> Vec<(&'a FrozenFile, &'a str)> {
     let ids = AppIds::new(&pipeline.name);
     let mut read = Vec::new();
-    for earlier in earlier.iter().filter(|earlier| earlier.plan.pipeline == pipeline.name) {
+    for earlier in earlier.iter().filter(|earlier| earlier.plan.spec.pipeline == pipeline.name) {
         let done = raw.and_then(|raw| raw.txns().get(&ids.backfill(earlier.id)));
         // some rows of the one after those that are done may be there too
         let begun = usize::try_from(done.copied().unwrap_or(0)).unwrap_or(0).saturating_add(1);
@@ -234,7 +243,10 @@ mod tests {
             has_rows: *hash != "empty",
         };
         let reading = Reading { format: None, delimiter: None, timezone: None, row_bytes_max: 1 };
-        FilesPlan { pipeline: "p".into(), from: vec![], reading, files: files.iter().map(file).collect() }
+        FilesPlan {
+            spec: FilesSpec { pipeline: "p".into(), from: vec![], reading },
+            files: files.iter().map(file).collect(),
+        }
     }
 
     #[rstest]

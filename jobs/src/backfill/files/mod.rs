@@ -41,6 +41,6 @@ pub mod run;
 mod tests;
 
 pub use format::{Compression, Format, Reading};
-pub use listing::{Earlier, FilesPlan, FrozenFile, plan, reading};
+pub use listing::{Earlier, FilesPlan, FilesSpec, FrozenFile, plan, reading};
 pub use run::{FilesReport, files_done, run};
 pub use source::reread;

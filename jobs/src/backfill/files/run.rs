@@ -114,8 +114,9 @@ enum Pass {
 impl Run<'_> {
     async fn all(&self, report: &mut FilesReport) -> Result<()> {
         fit::check(self.pipeline)?;
-        if self.plan.pipeline != self.pipeline.name {
-            let message = format!("the plan is of pipeline `{}`, not of `{}`", self.plan.pipeline, self.pipeline.name);
+        if self.plan.spec.pipeline != self.pipeline.name {
+            let message =
+                format!("the plan is of pipeline `{}`, not of `{}`", self.plan.spec.pipeline, self.pipeline.name);
             return Err(Error::new(Stage::Fill, Class::Internal, message));
         }
         let mut filler = Filler::open(self.lake, self.pipeline, crate::run_id()).await?;
@@ -161,7 +162,7 @@ impl Run<'_> {
             lake: self.lake.clone(),
             piece_bytes: piece_bytes(self.settings),
             pipeline: self.pipeline.clone(),
-            reading: self.plan.reading.clone(),
+            reading: self.plan.spec.reading.clone(),
             files: self.left(done)?.to_vec(),
             done,
             limits: self.limits(),

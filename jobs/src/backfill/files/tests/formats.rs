@@ -185,7 +185,7 @@ async fn typed_rows_are_rejects_in_their_json_form() {
     let ids: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
     other.file("naive.parquet", parquet(&RecordBatch::try_from_iter([("id", ids), ("at", at)]).unwrap()));
     let mut plan = other.plan().await.unwrap();
-    plan.reading.timezone = Some("Europe/Kyiv".into());
+    plan.spec.reading.timezone = Some("Europe/Kyiv".into());
     assert_eq!(other.run("x", &plan).await.landed, 1);
     assert_eq!(other.rows("raw", &["at"]).await.into_values().next().unwrap(), ["2026-01-02T01:04:05.678901Z"]);
 }
@@ -261,7 +261,7 @@ async fn a_reject_can_be_read_again_without_its_file() {
     let from = ["in/b.csv".to_owned()];
     let csv = crate::backfill::files::plan(&kit.lake, &kit.settings, kit.pipeline(), &from, &reading, &[]);
     plan.files.extend(csv.await.unwrap().files);
-    plan.reading = reading;
+    plan.spec.reading = reading;
     let report = kit.run("x", &plan).await;
     assert_eq!((report.landed, report.rejected), (0, 3), "{report:?}");
     let rejects = kit.rows("rejects", &["reason", "payload", "headers"]).await;

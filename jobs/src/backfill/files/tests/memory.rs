@@ -24,7 +24,7 @@ async fn no_part_is_larger_than_its_budget_by_more_than_a_batch() {
         lake: kit.lake.clone(),
         piece_bytes: 256 << 10,
         pipeline: kit.pipeline().clone(),
-        reading: plan.reading.clone(),
+        reading: plan.spec.reading.clone(),
         files: plan.files.clone(),
         done: 0,
         limits: PartLimits { bytes: budget, rows: 1_000_000, every: Duration::from_secs(600) },
