@@ -15,6 +15,7 @@ mod contracts;
 mod crash;
 mod disorder;
 mod e2e;
+mod files;
 mod groups;
 mod help;
 mod offsets;

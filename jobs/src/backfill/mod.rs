@@ -17,6 +17,8 @@ mod freeze;
 mod state;
 
 mod recompute;
+pub mod files;
+
 mod resume;
 
 mod status;

@@ -4,6 +4,7 @@
 //! store (URL ─> object store) ─> log (segments, replay) ─> table (snapshot, compare-and-set)
 //!                                 actions (the log's lines)   │
 //! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    history · needed · upkeep · ledger · check · faults
+//! files (what lies beside the tables, to be read as it is)
 //! ```
 //!
 //! Tables lie at `<lake>/<layer>/<name>`. Every one is readable by any Delta reader: reader version 1,
@@ -18,6 +19,7 @@ pub mod check;
 mod conformance;
 pub mod faults;
 pub mod file;
+pub mod files;
 mod history;
 pub mod ledger;
 mod log;

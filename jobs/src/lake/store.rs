@@ -3,7 +3,7 @@
 //! The store is rooted at the bucket (or at `/`), the lake is a prefix in it, because that is how
 //! delta-rs addresses tables too. S3 commits go by conditional put; no other way is ever configured.
 
-use crate::project::settings::LakeSettings;
+use crate::project::settings::{LakeSettings, Options};
 use crate::{Class, Error, Result, Stage};
 use deltalake::logstore::object_store::{
     self, ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, memory::InMemory, path::Path,
@@ -20,6 +20,8 @@ pub(super) struct Root {
     pub prefix: Path,
     /// The lake's URL, without trailing slash.
     pub url: Url,
+    /// Options of the store.
+    pub storage: Options,
 }
 
 /// Opens the store of `settings`; a local lake folder is created.
@@ -38,27 +40,42 @@ pub(super) fn open(settings: &LakeSettings) -> Result<Root> {
             Arc::new(LocalFileSystem::new())
         }
         "memory" => Arc::new(InMemory::new()),
-        "s3" | "s3a" => Arc::new(open_s3(settings)?),
+        "s3" | "s3a" => Arc::new(open_s3(&url, &settings.storage)?),
         other => {
             return Err(
                 user(format!("the lake's scheme `{other}` is not known")).hint("use a `file:`, `s3:` or `memory:` URL")
             );
         }
     };
-    Ok(Root { store, prefix, url })
+    Ok(Root { store, prefix, url, storage: settings.storage.clone() })
 }
 
-fn open_s3(settings: &LakeSettings) -> Result<object_store::aws::AmazonS3> {
+/// The store of another URL, rooted as the lake's is; with the lake's options, and the same one if it lies there.
+pub(super) fn elsewhere(lake: &Root, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+    if url.scheme() == lake.url.scheme() && url.host_str() == lake.url.host_str() {
+        return Ok(lake.store.clone());
+    }
+    match url.scheme() {
+        "file" => Ok(Arc::new(LocalFileSystem::new())),
+        "s3" | "s3a" => Ok(Arc::new(open_s3(url, &lake.storage)?)),
+        "memory" => Err(Error::new(Stage::Lake, Class::User, format!("`{url}` is not there: the lake is elsewhere"))
+            .hint("what is in memory lives as long as its lake")),
+        other => Err(Error::new(Stage::Lake, Class::User, format!("the scheme `{other}` is not known"))
+            .hint("use a `file:`, `s3:` or `memory:` URL, or a path")),
+    }
+}
+
+fn open_s3(url: &Url, storage: &Options) -> Result<object_store::aws::AmazonS3> {
     let user = |message: String| Error::new(Stage::Lake, Class::User, message);
-    let mut builder = AmazonS3Builder::from_env().with_url(settings.url.as_str());
-    for (name, value) in &settings.storage.0 {
+    let mut builder = AmazonS3Builder::from_env().with_url(url.as_str());
+    for (name, value) in &storage.0 {
         let key = name
             .to_ascii_lowercase()
             .parse()
             .map_err(|e| user(format!("storage option `{name}` is not known to object_store")).because(Box::new(e)))?;
         builder = builder.with_config(key, value);
     }
-    builder.build().map_err(|e| user(format!("cannot set up the store of `{}`", settings.url)).because(e))
+    builder.build().map_err(|e| user(format!("cannot set up the store of `{url}`")).because(e))
 }
 
 /// Turns a store's error into ours. `what` says what was tried, with its place.
