@@ -3,7 +3,7 @@
 //! ```text
 //! store (URL ─> object store) ─> log (segments, replay) ─> table (snapshot, compare-and-set)
 //!                                 actions (the log's lines)   │
-//! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    history · needed · upkeep · ledger · check · faults
+//! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    history · needed · upkeep · ledger · folder · check · faults
 //! ```
 //!
 //! Tables lie at `<lake>/<layer>/<name>`. Every one is readable by any Delta reader: reader version 1,
@@ -18,6 +18,7 @@ pub mod check;
 mod conformance;
 pub mod faults;
 pub mod file;
+mod folder;
 mod history;
 pub mod ledger;
 mod log;
@@ -31,7 +32,8 @@ mod upkeep;
 
 pub use actions::PartitionValues;
 pub use attempts::Attempts;
-pub use file::{AddedFile, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
+pub use file::{AddedFile, Codec, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
+pub use folder::Folder;
 pub use history::{Changes, CommitFacts};
 pub use needed::{Needed, StoredFile};
 pub use schema::Fit;

@@ -1,7 +1,9 @@
-//! UPKEEP: a table's files and log, kept as they should be beside running jobs. Rows are never changed.
+//! UPKEEP: a table's files and log, kept as they should be beside running jobs. Rows leave where they are to, and are
+//! never changed.
 //!
 //! ```text
 //!   compact     live files of a date ─> plan ─> rewrite (read, sort, write, read again) ─> commit, if all are still live
+//!   archive     dates ─> files elsewhere ─> read back ─> manifest; and back into raw, as a fill
 //!   vacuum      folder, then log ─> what no version needs since the limit ─> delete
 //!   checkpoint  versions since the last one ─> write
 //!   describe, history                          only look
@@ -14,6 +16,8 @@
 mod compact;
 mod rewrite;
 
+mod archive;
+
 mod vacuum;
 
 mod checkpoint;
@@ -23,6 +27,10 @@ mod describe;
 // beside the flow
 mod open;
 
+pub use archive::{
+    ArchiveOptions, ArchiveReport, ArchivedColumn, ArchivedDate, ArchivedFile, Manifest, RestoreOptions, RestoreReport,
+    RestoredDate, archive, archive_on, plan_archive, restore_on,
+};
 pub use checkpoint::{CheckpointDone, checkpoints, checkpoints_on};
 pub use compact::{CompactOptions, CompactReport, CompactedDate, DatePlan, compact, compact_on, plan_compaction};
 pub use describe::{ColumnLine, Described, HistoryLine, describe, history};
