@@ -6,6 +6,8 @@
 //! rest; M2 a file that any version needs which was the newest at or after the limit is never unneeded, whatever
 //! its age.
 
+pub mod retention;
+
 use jiff::civil::Date;
 use std::collections::BTreeMap;
 

@@ -56,14 +56,14 @@ pub use try_out::{Tried, TryOptions, try_out};
 pub(crate) use columns::{conform, event_times, named, primitive, texts};
 pub(crate) use ids::{DateIds, IdScan, contained};
 pub(crate) use ledger::{Kept, kept, pins, pins_table, pins_there};
-pub(crate) use plan::units_of;
+pub(crate) use plan::{plan_units, units_of};
 pub(crate) use publish::{
     CHECKPOINT_EVERY, Run, batch_name, batch_table, definition_id, judge_grain, ledger_of, live_by_partition,
     partition_of, rows_of, same_rows,
 };
 pub(crate) use run::DEDUP_SHARE;
 pub(crate) use scan::{DateFiles, Numbered, NumberedBatches, broke_down, in_background};
-pub(crate) use select::{Engine, jobs_of, select};
+pub(crate) use select::{Engine, Job, jobs_of, select};
 pub(crate) use values::{send, stream};
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   compact     live files of a date ─> plan ─> rewrite (read, sort, write, read again) ─> commit, if all are still live
+//!   retain      dates beyond their retention ─> are their windows final? ─> commit: whole files out, counts told
 //!   archive     dates ─> files elsewhere ─> read back ─> manifest; and back into raw, as a fill
 //!   vacuum      folder, then log ─> what no version needs since the limit ─> delete
 //!   checkpoint  versions since the last one ─> write
@@ -17,6 +18,10 @@ mod compact;
 mod rewrite;
 
 mod archive;
+
+mod retain;
+
+mod removal;
 
 mod vacuum;
 
@@ -35,6 +40,7 @@ pub use checkpoint::{CheckpointDone, checkpoints, checkpoints_on};
 pub use compact::{CompactOptions, CompactReport, CompactedDate, DatePlan, compact, compact_on, plan_compaction};
 pub use describe::{ColumnLine, Described, HistoryLine, describe, history};
 pub use open::{parse_name, parse_period, parse_size};
+pub use retain::{RetainDate, RetainOptions, RetainReport, RetainTable, plan_retain, retain, retain_on};
 pub use vacuum::{UnneededFile, VacuumOptions, VacuumReport, VacuumTable, plan_vacuum, vacuum, vacuum_on};
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod compact;
 mod looks;
 mod overlap;
+mod retain;
 mod vacuum;
 
 use super::{CompactOptions, CompactReport, compact_on};
