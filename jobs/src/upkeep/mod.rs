@@ -5,6 +5,7 @@
 //!   compact     live files of a date ─> plan ─> rewrite (read, sort, write, read again) ─> commit, if all are still live
 //!   retain      dates beyond their retention ─> are their windows final? ─> commit: whole files out, counts told
 //!   archive     dates ─> files elsewhere ─> read back ─> manifest; and back into raw, as a fill
+//!   forget      files with a person's rows ─> rewrite without them ─> commit, if all are still live
 //!   vacuum      folder, then log ─> what no version needs since the limit ─> delete
 //!   checkpoint  versions since the last one ─> write
 //!   describe, history                          only look
@@ -20,6 +21,8 @@ mod rewrite;
 mod archive;
 
 mod retain;
+
+mod forget;
 
 mod removal;
 
@@ -39,6 +42,7 @@ pub use archive::{
 pub use checkpoint::{CheckpointDone, checkpoints, checkpoints_on};
 pub use compact::{CompactOptions, CompactReport, CompactedDate, DatePlan, compact, compact_on, plan_compaction};
 pub use describe::{ColumnLine, Described, HistoryLine, describe, history};
+pub use forget::{ForgetOptions, ForgetReport, ForgottenDate, forget, forget_on, plan_forget};
 pub use open::{parse_name, parse_period, parse_size};
 pub use retain::{RetainDate, RetainOptions, RetainReport, RetainTable, plan_retain, retain, retain_on};
 pub use vacuum::{UnneededFile, VacuumOptions, VacuumReport, VacuumTable, plan_vacuum, vacuum, vacuum_on};

@@ -1,6 +1,7 @@
 //! Compaction and vacuum beside other writers, and on stores that misbehave. Time is moved by the files' own dates.
 
 mod compact;
+mod forget;
 mod looks;
 mod overlap;
 mod retain;
