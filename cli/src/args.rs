@@ -1,5 +1,9 @@
 //! What was typed.
 
+mod removal;
+
+pub use removal::{ArchiveCodec, TablesArchive, TablesForget, TablesRetain, Upkeep};
+
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};
 use deltaworks_jobs::lake::TableName;
@@ -76,9 +80,11 @@ pub enum Verb {
     Drift(Drift),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was
     Prove(Prove),
-    /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look
+    /// Keep tables in shape, let rows go where they are to, and look at what tables are
     #[command(subcommand)]
     Tables(Tables),
+    /// Do what is due for all tables: retain, compact, checkpoint, vacuum: a whole cron entry
+    Upkeep(Upkeep),
     /// Look at rejected messages
     #[command(subcommand)]
     Rejects(RejectsVerb),
@@ -390,6 +396,12 @@ pub struct Prove {
 pub enum Tables {
     /// Make the small files of each date into larger ones; rows stay as they are
     Compact(TablesCompact),
+    /// Remove whole dates that the contract keeps no longer
+    Retain(TablesRetain),
+    /// Keep dates of raw elsewhere, as Parquet files with checksums
+    Archive(TablesArchive),
+    /// Remove a person's rows from raw and rejects
+    Forget(TablesForget),
     /// Delete files that no version needs any more
     Vacuum(TablesVacuum),
     /// Write a checkpoint where readers have to pass many commits

@@ -12,6 +12,7 @@ mod prove;
 mod query;
 mod reconcile;
 mod rejects;
+mod removal;
 mod reset;
 mod run;
 mod speed;
@@ -46,6 +47,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Run(verb) => run::run(global, verb, screen).await,
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
+        Verb::Upkeep(verb) => removal::upkeep(global, verb).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb).await,
         Verb::Drift(verb) => drift::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,

@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 32] = [
+    let verbs: [&[&str]; 36] = [
         &[],
         &["init"],
         &["check"],
@@ -34,10 +34,14 @@ fn help_of_every_verb() {
         &["prove"],
         &["tables"],
         &["tables", "compact"],
+        &["tables", "retain"],
+        &["tables", "archive"],
+        &["tables", "forget"],
         &["tables", "vacuum"],
         &["tables", "checkpoint"],
         &["tables", "describe"],
         &["tables", "history"],
+        &["upkeep"],
         &["drift"],
         &["drift", "show"],
         &["drift", "explain"],
@@ -77,6 +81,7 @@ fn no_verb_is_without_a_snapshot() {
         "drift",
         "prove",
         "tables",
+        "upkeep",
         "rejects",
         "offsets",
         "query",

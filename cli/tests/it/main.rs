@@ -20,6 +20,7 @@ mod help;
 mod poison;
 mod prove;
 mod reconcile;
+mod removal;
 mod signals;
 mod speed;
 mod start;

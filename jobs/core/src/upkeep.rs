@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 /// Versions after a checkpoint that make the next one due.
 pub const VERSIONS_PER_CHECKPOINT: i64 = 20;
 
+/// Small files of a date that make it due to be compacted, where nobody asks for more.
+pub const FILES_DUE: u64 = 16;
+
 /// Size of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSize {

@@ -9,6 +9,7 @@
 //!   vacuum      folder, then log ─> what no version needs since the limit ─> delete
 //!   checkpoint  versions since the last one ─> write
 //!   describe, history                          only look
+//!   due         retain, compact, checkpoint, vacuum: what each table needs
 //! ```
 //!
 //! What to do is decided by [`deltaworks_core::upkeep`]. Each job shows its plan first where it is asked to, may be
@@ -32,6 +33,8 @@ mod checkpoint;
 
 mod describe;
 
+mod due;
+
 // beside the flow
 mod open;
 
@@ -42,6 +45,7 @@ pub use archive::{
 pub use checkpoint::{CheckpointDone, checkpoints, checkpoints_on};
 pub use compact::{CompactOptions, CompactReport, CompactedDate, DatePlan, compact, compact_on, plan_compaction};
 pub use describe::{ColumnLine, Described, HistoryLine, describe, history};
+pub use due::{NotDone, UpkeepOptions, UpkeepPlan, UpkeepReport, plan_upkeep, plan_upkeep_on, upkeep, upkeep_on};
 pub use forget::{ForgetOptions, ForgetReport, ForgottenDate, forget, forget_on, plan_forget};
 pub use open::{parse_name, parse_period, parse_size};
 pub use retain::{RetainDate, RetainOptions, RetainReport, RetainTable, plan_retain, retain, retain_on};

@@ -119,8 +119,20 @@ impl RetainReport {
 /// # Errors
 /// A table is not there, has no retention, or cannot be read; dates are asked for that the contract keeps.
 pub async fn plan_retain(settings: &Settings, options: &RetainOptions, now_ms: i64) -> Result<Vec<RetainTable>> {
-    let lake = Lake::open(&settings.lake)?;
-    let retain = Retain::new(&lake, settings, options, now_ms)?;
+    plan_retain_on(&Lake::open(&settings.lake)?, settings, options, now_ms).await
+}
+
+/// The same, on a lake that is open.
+///
+/// # Errors
+/// As [`plan_retain`].
+pub async fn plan_retain_on(
+    lake: &Lake,
+    settings: &Settings,
+    options: &RetainOptions,
+    now_ms: i64,
+) -> Result<Vec<RetainTable>> {
+    let retain = Retain::new(lake, settings, options, now_ms)?;
     let mut plans = Vec::new();
     for name in &options.tables {
         plans.push(match retain.subject(name)? {

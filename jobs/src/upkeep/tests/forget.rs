@@ -231,7 +231,7 @@ async fn land_one(kit: &Kit, offset: i64) {
 }
 
 /// Puts rejects of these payloads into the table, offsets from 0 on, one date.
-async fn reject(kit: &Kit, payloads: &[&str]) -> Table {
+pub async fn reject(kit: &Kit, payloads: &[&str]) -> Table {
     let mut table = kit.lake.ensure_table(&rejects_table(kit.pipeline())).await.unwrap();
     let schema = file_schema(table.schema(), table.partition_columns());
     let rows = payloads.len();

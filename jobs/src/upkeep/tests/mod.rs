@@ -1,6 +1,8 @@
 //! Compaction and vacuum beside other writers, and on stores that misbehave. Time is moved by the files' own dates.
 
+mod archive;
 mod compact;
+mod due;
 mod forget;
 mod looks;
 mod overlap;
@@ -31,6 +33,7 @@ fn options() -> CompactOptions {
         before: None,
         target_bytes: 128 << 20,
         sort_by: Vec::new(),
+        files_min: 0,
     }
 }
 
