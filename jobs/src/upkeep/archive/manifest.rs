@@ -74,7 +74,7 @@ fn path_of(date: Date) -> String {
 }
 
 /// SHA-256 as 64 hexadecimal digits.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(in crate::upkeep) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

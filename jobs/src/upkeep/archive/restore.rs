@@ -3,14 +3,16 @@
 //! A date is read twice: once to hold everything against its manifest, and once to write it. One part is one file of
 //! the archive; the last part carries `…/restored/<date>`, so a date is whole when it counts as there. What is in raw
 //! already, by place, is not added again: an interrupted run repeats no row, and one too many adds nothing.
+//!
+//! Dates of which no commit ever told are whole as they are: they count as brought back too, and so does the day before
+//! the first, by whose ids copies would be told.
 
 use super::manifest::Manifest;
 use super::rows::{bytes_of, rows_of, verify};
 use crate::batch::Input;
 use crate::error::{Class, Error, Result, Stage};
-use crate::faults;
 use crate::fill::{Filler, Part, Progress};
-use crate::lake::{Folder, Lake, Table};
+use crate::lake::{Folder, Lake, Table, ledger};
 use crate::project::settings::{Pipeline, Settings};
 use arrow::array::{RecordBatch, new_null_array};
 use deltaworks_core::progress::AppIds;
@@ -88,6 +90,11 @@ async fn all_dates(
         return Err(user(format!("pipeline `{}` has landed nothing yet", options.pipeline.name)));
     };
     let mut filler = Filler::open(lake, &options.pipeline, options.run_id.clone()).await?;
+    let told = ledger::read(lake, &input.raw, &options.pipeline.name).await?;
+    let is_empty = |date: &Date| input.removed.contains(*date) && !told.dates.contains_key(date);
+    let day_before = options.dates.from.yesterday().ok();
+    let empty: Vec<Date> = day_before.into_iter().chain(options.dates.iter()).filter(is_empty).collect();
+    count_empty(&empty, &mut filler, &options.pipeline).await?;
     for date in options.dates.iter() {
         if stop.is_cancelled() {
             report.stopped = true;
@@ -97,8 +104,13 @@ async fn all_dates(
             report.there += u64::from(input.dates.contains_key(&date));
             continue;
         }
-        // a date that never had rows was not archived
-        let Some(manifest) = Manifest::read(&archive, date).await? else { continue };
+        if is_empty(&date) {
+            continue;
+        }
+        let Some(manifest) = Manifest::read(&archive, date).await? else {
+            let message = format!("{date} is not in the archive `{}`", archive.url());
+            return Err(Error::new(Stage::Upkeep, Class::InputLost, message).hint("name dates that it has"));
+        };
         if manifest.table_id != input.raw.id() {
             let message = format!("`{}` holds {date} of another table than `{}`", archive.url(), input.raw.name());
             return Err(user(message).hint("its rows have the places of a table that was dropped"));
@@ -108,6 +120,19 @@ async fn all_dates(
     }
     filler.end().await;
     Ok(())
+}
+
+/// Counts dates without rows as brought back.
+async fn count_empty(dates: &[Date], filler: &mut Filler, pipeline: &Pipeline) -> Result<()> {
+    let ids = AppIds::new(&pipeline.name);
+    let txn = |date: &Date| {
+        let app_id = ids.restored(*date);
+        let times = filler.raw().txns().get(&app_id).copied().unwrap_or(0);
+        (app_id, times + 1)
+    };
+    let txns: Vec<(String, i64)> = dates.iter().map(txn).collect();
+    let part = Part { source: "archive, dates without rows".to_owned(), txns, ..Part::default() };
+    filler.add(&part).await.map(drop)
 }
 
 /// Adds the rows of a date, file by file.
@@ -130,9 +155,7 @@ async fn one_date(
             progress: is_last.then(|| Progress { app_id: app_id.clone(), from: times, to: times + 1 }),
             txns: Vec::new(),
         };
-        faults::point("before_restore_part");
         let added = filler.add(&part).await?;
-        faults::point("after_restore_part");
         if added.elsewhere {
             let message = format!("{date} is being brought back by another run");
             return Err(Error::new(Stage::Upkeep, Class::Overlap, message));

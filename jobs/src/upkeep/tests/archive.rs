@@ -2,11 +2,11 @@
 
 use super::retain::{TOTALS, day, options as retain_options, proved, retained, retained_on, row, served};
 use super::{DAY_US, live, raw_name};
-use crate::batch::{primitive, texts};
+use crate::batch::{conform, primitive, texts};
 use crate::error::Class;
-use crate::lake::Codec;
-use crate::lake::Lake;
+use crate::fill::{Filler, Part};
 use crate::lake::faults::{Fault, Script, commits_of};
+use crate::lake::{Codec, Lake, PartitionValues};
 use crate::reconcile::tests::kit::{Kit, LATENESS_US, Row};
 use crate::upkeep::{
     ArchiveOptions, ArchiveReport, Manifest, RestoreOptions, RestoreReport, RetainOptions, archive_on, plan_archive,
@@ -236,6 +236,31 @@ async fn nothing_comes_back_that_is_not_what_was_archived() {
     assert_eq!(rows(&kit).await.len(), 12, "nothing was added");
     std::fs::write(&path, text).unwrap();
     assert!(restored_on(&kit, &kit.lake).await.error.is_none());
+}
+
+/// A run that was killed between two files of a date goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_date_is_made_whole() {
+    let mut kit = served().await;
+    let before = rows(&kit).await;
+    // one file for each that raw has
+    let memory_bytes = std::mem::replace(&mut kit.batch.settings.memory_bytes, 4);
+    archived(&kit, 4).await;
+    kit.batch.settings.memory_bytes = memory_bytes;
+    assert!(manifest(&kit, 1).files.len() > 1, "{:?}", manifest(&kit, 1));
+    retained(&kit, &retain_archived(&kit, 4)).await;
+    let mut filler = Filler::open(&kit.lake, kit.pipeline(), "killed").await.unwrap();
+    let values = PartitionValues::from([("event_date".to_owned(), Some(day(1).to_string()))]);
+    let some = conform(&kit.batch_of(&[row(0, 0), row(1, DAY_US / 6)]), &values, filler.raw().schema()).unwrap();
+    let part = Part { source: "archive 1970-01-01".to_owned(), rows: vec![some], ..Part::default() };
+    assert_eq!(filler.add(&part).await.unwrap().landed, 2);
+    assert!(kit.batch_well().await.left.beyond_retention > 0, "half a date is none");
+    let report = restored_on(&kit, &kit.lake).await;
+    assert!(report.error.is_none(), "{report:?}");
+    let found: Vec<_> = report.dates.iter().map(|d| (d.date, d.rows, d.already)).collect();
+    assert_eq!(found, [(day(1), 4, 2), (day(2), 6, 0), (day(3), 6, 0)]);
+    assert!(rows(&kit).await.keys().eq(before.keys()));
+    proved(&kit).await;
 }
 
 /// The archive of a date that raw has only the rest of stays what it is.

@@ -3,12 +3,19 @@
 use super::forget::reject;
 use super::retain::{day, proved, row, served};
 use super::{DAY_US, live};
+use crate::clock::Clock;
 use crate::lake::Lake;
 use crate::lake::TableName;
 use crate::lake::faults::{Fault, Script};
+use crate::lake::{Commit, CommitOutcome};
+use crate::prove::{ProveOptions, Verdict, prove_on};
 use crate::reconcile::tests::kit::{Kit, LATENESS_US};
 use crate::upkeep::{UpkeepOptions, UpkeepReport, plan_upkeep, upkeep_on};
-use deltaworks_core::progress::AppIds;
+use deltaworks_core::commit_info::{Identity, PartitionEntry, RawCommit};
+use deltaworks_core::place::Offset;
+use deltaworks_core::progress::{AppIds, Progress};
+use deltaworks_core::tally::{Fate, Tally};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +114,55 @@ async fn rejects_have_a_retention_of_their_own() {
     let table = kit.lake.open_table(&TableName::new("rejects", "events")).await.unwrap().unwrap();
     assert!(table.live_files().await.unwrap().is_empty());
     assert_eq!(table.txns()[&AppIds::new("events").rejects_removed("events", 0)], 2);
+}
+
+/// What went from rejects, by its date or with a person, is counted, and nobody misses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rejects_that_went_are_not_missed() {
+    let kit = Kit::new(&[]);
+    reject(&kit, &[r#"{"key":"ann"}"#, "{", "}"]).await;
+    tell_rejected(&kit, 3).await;
+    kit.land(&[row(3, 5), row(4, 6)], 1, DAY_US).await;
+    proved(&kit).await;
+    let forget = crate::upkeep::ForgetOptions {
+        run_id: "forget".to_owned(),
+        pipeline: kit.pipeline().clone(),
+        key: "key=ann".to_owned(),
+        because: None,
+    };
+    let stop = CancellationToken::new();
+    let report = crate::upkeep::forget_on(&kit.lake, &kit.settings, &forget, &stop).await;
+    assert_eq!(report.dates.iter().map(|d| d.rows).collect::<Vec<_>>(), [1]);
+    proved(&kit).await;
+    let report = upkeep_on(&kit.lake, &kit.settings, &options(), 40 * 86_400_000, &stop).await;
+    assert_eq!(report.retain.iter().map(|t| t.dates[0].rows).collect::<Vec<_>>(), [2]);
+    proved(&kit).await;
+    // but what goes by itself is missed
+    tell_rejected(&kit, 1).await;
+    let options = ProveOptions { offline: true, ..ProveOptions::default() };
+    let report = prove_on(&kit.lake, &kit.settings, &options, &Clock::of(|| NOW_MS)).await.unwrap();
+    let refuted: Vec<_> = report.checks.iter().filter(|check| check.verdict == Verdict::Refuted).collect();
+    assert!(refuted.len() == 1 && refuted[0].examples[0].contains("should be 1 to 4"), "{refuted:?}");
+}
+
+/// Tells that the next messages were rejected.
+async fn tell_rejected(kit: &Kit, count: i64) {
+    let mut raw = kit.raw().await;
+    let ids = AppIds::new("events");
+    let next = ids.read("events", raw.txns()).nexts().get(&0).map_or(0, |next| next.0);
+    let mut tally = Tally::at(Offset(next));
+    (next..next + count).for_each(|offset| tally.count(Offset(offset), Fate::Rejected).unwrap());
+    let progress = Progress { next: tally.to, frontier_ms: None, reached_ms: None, seen_ms: None };
+    let info = RawCommit {
+        identity: Identity { run_id: "stream".to_owned(), sequence: 1_000 + next.unsigned_abs() },
+        pipeline: "events".to_owned(),
+        topic: "events".to_owned(),
+        partitions: vec![PartitionEntry { partition: 0, tally, frontier_ms: None, reached_ms: None, seen_ms: None }],
+        dates: BTreeMap::new(),
+    };
+    let mut commit = Commit::new("WRITE", &info).unwrap();
+    commit.txns = ids.write("events", 0, &progress);
+    assert!(matches!(raw.commit(commit).await, CommitOutcome::Committed(_)));
 }
 
 /// Whoever lands messages looks for what a crash has left of them here.
