@@ -4,11 +4,13 @@ mod backfill;
 mod offsets;
 mod quality;
 mod rejects;
+mod removal;
 
 pub use backfill::{Backfill, BackfillCreate, BackfillResume};
 pub use offsets::{Offsets, Target};
 pub use quality::{Quality, QualityRun};
 pub use rejects::{RejectsDiscard, RejectsRedrive, RejectsVerb, Which};
+pub use removal::{ArchiveCodec, TablesArchive, TablesForget, TablesRetain, Upkeep};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};
@@ -92,9 +94,11 @@ pub enum Verb {
     /// Measure the contracts' rules over dates of data
     #[command(subcommand)]
     Quality(Quality),
-    /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look
+    /// Keep tables in shape, let rows go where they are to, and look at what tables are
     #[command(subcommand)]
     Tables(Tables),
+    /// Do what is due for all tables: retain, compact, checkpoint, vacuum: a whole cron entry
+    Upkeep(Upkeep),
     /// Rejected messages: list, show, redrive, discard
     #[command(subcommand)]
     Rejects(RejectsVerb),
@@ -406,6 +410,12 @@ pub struct Prove {
 pub enum Tables {
     /// Make the small files of each date into larger ones; rows stay as they are
     Compact(TablesCompact),
+    /// Remove whole dates that the contract keeps no longer
+    Retain(TablesRetain),
+    /// Keep dates of raw elsewhere, as Parquet files with checksums
+    Archive(TablesArchive),
+    /// Remove a person's rows from raw and rejects
+    Forget(TablesForget),
     /// Delete files that no version needs any more
     Vacuum(TablesVacuum),
     /// Write a checkpoint where readers have to pass many commits

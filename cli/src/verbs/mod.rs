@@ -14,6 +14,7 @@ mod quality;
 mod query;
 mod reconcile;
 mod rejects;
+mod removal;
 mod reset;
 mod run;
 mod speed;
@@ -50,6 +51,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Quality(verb) => quality::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
+        Verb::Upkeep(verb) => removal::upkeep(global, verb).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb).await,
         Verb::Drift(verb) => drift::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,

@@ -1,6 +1,6 @@
-//! `tables compact|vacuum|checkpoint|describe|history`: upkeep of the tables, and what they are.
+//! `tables compact|retain|archive|forget|vacuum|checkpoint|describe|history`: upkeep of the tables, and what they are.
 
-use super::settings;
+use super::{removal, settings};
 use crate::args::{Format, Global, Tables, TablesCheckpoint, TablesCompact, TablesVacuum};
 use crate::ending::Ending;
 use crate::output;
@@ -24,6 +24,9 @@ struct Line {
 pub async fn run(global: &Global, verb: &Tables) -> Result<Ending> {
     match verb {
         Tables::Compact(args) => compact(global, args).await,
+        Tables::Retain(args) => removal::retain(global, args).await,
+        Tables::Archive(args) => removal::archive(global, args).await,
+        Tables::Forget(args) => removal::forget(global, args).await,
         Tables::Vacuum(args) => vacuum(global, args).await,
         Tables::Checkpoint(args) => checkpoint(global, args).await,
         Tables::Describe { table, format } => {
@@ -50,6 +53,7 @@ async fn compact(global: &Global, args: &TablesCompact) -> Result<Ending> {
         before: args.before,
         target_bytes: args.target_size,
         sort_by: args.sort_by.clone(),
+        files_min: 0,
     };
     if args.dry_run {
         let dates = upkeep::plan_compaction(&settings, &options).await?;

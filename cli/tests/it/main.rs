@@ -24,6 +24,7 @@ mod prove;
 mod quality;
 mod reconcile;
 mod rejects;
+mod removal;
 mod signals;
 mod speed;
 mod start;

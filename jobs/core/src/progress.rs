@@ -8,6 +8,7 @@
 //! holds valid-through open, so a partition nobody has read yet cannot be overtaken.
 
 use crate::place::Offset;
+use jiff::civil::Date;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -69,6 +70,24 @@ impl<'a> AppIds<'a> {
         self.entry(topic, partition, "rejects")
     }
 
+    /// Txn that says up to which date, days since 1970, dates were removed by their retention.
+    #[must_use]
+    pub fn removed_through(&self) -> String {
+        format!("deltaworks/{}/removed_through", self.pipeline)
+    }
+
+    /// Txn that counts how often a date was brought back from an archive, and removed after that: odd while it is there.
+    #[must_use]
+    pub fn restored(&self, date: Date) -> String {
+        format!("deltaworks/{}/restored/{date}", self.pipeline)
+    }
+
+    /// Txn that counts how often rows of a date were forgotten.
+    #[must_use]
+    pub fn rewritten(&self, date: Date) -> String {
+        format!("deltaworks/{}/rewritten/{date}", self.pipeline)
+    }
+
     /// Txn that orders fills (redrive, rewind, backfill).
     #[must_use]
     pub fn fill(&self) -> String {
@@ -109,6 +128,35 @@ impl<'a> AppIds<'a> {
     #[must_use]
     pub fn write_partition_count(&self, topic: &str, count: i32) -> (String, i64) {
         (format!("deltaworks/{}/{topic}/partitions", self.pipeline), i64::from(count))
+    }
+
+    /// Txn of the rejects table that counts how many rejects of a partition were removed on purpose.
+    #[must_use]
+    pub fn rejects_removed(&self, topic: &str, partition: i32) -> String {
+        self.entry(topic, partition, "rejects_removed")
+    }
+
+    /// How many rejects of each topic (with its epoch) and partition were removed on purpose.
+    #[must_use]
+    pub fn read_rejects_removed(&self, txns: &BTreeMap<String, i64>) -> BTreeMap<(String, i32), u64> {
+        let prefix = format!("deltaworks/{}/", self.pipeline);
+        let removed = txns.iter().filter_map(|(id, count)| {
+            let (topic, partition) = id.strip_prefix(&prefix)?.strip_suffix("/rejects_removed")?.rsplit_once('/')?;
+            Some(((topic.to_owned(), partition.parse().ok()?), u64::try_from(*count).ok()?))
+        });
+        removed.collect()
+    }
+
+    /// Names the rows of a raw table: its id, and, where rows of it were forgotten, how often. What was made of rows
+    /// under another name may hold some that are no more.
+    #[must_use]
+    pub fn rows_id(&self, table: &str, txns: &BTreeMap<String, i64>) -> String {
+        let prefix = format!("deltaworks/{}/rewritten/", self.pipeline);
+        let of_dates = txns.range(prefix.clone()..).take_while(|(id, _)| id.starts_with(&prefix));
+        match of_dates.map(|(_, times)| times).sum() {
+            0_i64 => table.to_owned(),
+            times => format!("{table} rewritten {times}"),
+        }
     }
 
     /// Reads the progress of the current epoch of `topic` from a table's txn entries. The current
@@ -213,6 +261,29 @@ mod tests {
         let read = ids.read("t", &txns);
         assert_eq!(read.partitions, BTreeMap::from([(2, progress)]));
         assert_eq!((read.topic.as_str(), read.partition_count), ("t", Some(4)));
+    }
+
+    #[test]
+    fn removed_rejects_are_counted_by_partition() {
+        let ids = AppIds::new("p");
+        let txns = BTreeMap::from([
+            (ids.rejects_removed("t", 0), 3),
+            (ids.rejects_removed("t#1", 12), 4),
+            (ids.rejects("t", 1), 9),
+            (AppIds::new("p2").rejects_removed("t", 0), 5),
+        ]);
+        let expected = BTreeMap::from([(("t".to_owned(), 0), 3), (("t#1".to_owned(), 12), 4)]);
+        assert_eq!(ids.read_rejects_removed(&txns), expected);
+    }
+
+    #[test]
+    fn rows_have_another_name_once_some_were_forgotten() {
+        let ids = AppIds::new("p");
+        let mut txns: BTreeMap<_, _> = ids.write("t", 0, &at(9, None)).into_iter().collect();
+        txns.extend([("deltaworks/p2/rewritten/2026-01-05".into(), 7), ("deltaworks/p/rewritten".into(), 7)]);
+        assert_eq!(ids.rows_id("raw-1", &txns), "raw-1");
+        txns.extend([("deltaworks/p/rewritten/2026-01-05".into(), 1), ("deltaworks/p/rewritten/2026-01-06".into(), 2)]);
+        assert_eq!(ids.rows_id("raw-1", &txns), "raw-1 rewritten 3");
     }
 
     #[test]

@@ -6,11 +6,16 @@
 //! rest; M2 a file that any version needs which was the newest at or after the limit is never unneeded, whatever
 //! its age.
 
+pub mod retention;
+
 use jiff::civil::Date;
 use std::collections::BTreeMap;
 
 /// Versions after a checkpoint that make the next one due.
 pub const VERSIONS_PER_CHECKPOINT: i64 = 20;
+
+/// Small files of a date that make it due to be compacted, where nobody asks for more.
+pub const FILES_DUE: u64 = 16;
 
 /// Size of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,8 +16,8 @@ mod freeze;
 
 mod state;
 
-mod recompute;
 pub mod files;
+mod recompute;
 
 mod resume;
 

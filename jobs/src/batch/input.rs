@@ -58,6 +58,12 @@ impl Input {
         Ok(Some(Self { pipeline: pipeline.clone(), source: Source::of(pipeline), raw, pin, dates, removed }))
     }
 
+    /// The name of its rows: another one once some of them were forgotten.
+    #[must_use]
+    pub fn rows_id(&self) -> String {
+        AppIds::new(&self.pipeline.name).rows_id(self.raw.id(), self.raw.txns())
+    }
+
     /// Whether events have an id to tell copies by.
     #[must_use]
     pub fn has_ids(&self) -> bool {
@@ -73,12 +79,14 @@ fn event_date(file: &LiveFile) -> Result<Date> {
     })
 }
 
-/// What `retain` removed and archive fills brought back: days since the Unix epoch, and dates.
+/// What `retain` removed and archive fills brought back: days since the Unix epoch, and dates. A date that is
+/// brought back, and one that is removed once more, add one each: odd is there.
 pub fn removed(pipeline: &str, txns: &BTreeMap<String, i64>) -> Removed {
     let prefix = format!("deltaworks/{pipeline}/");
     let day = |days: i64| date(1970, 1, 1).checked_add(days.days()).ok();
     let through = txns.get(&format!("{prefix}removed_through")).and_then(|days| day(*days));
-    let restored = txns.keys().filter_map(|id| id.strip_prefix(&prefix)?.strip_prefix("restored/")?.parse().ok());
+    let is_there = txns.iter().filter(|(_, times)| *times % 2 == 1).map(|(id, _)| id);
+    let restored = is_there.filter_map(|id| id.strip_prefix(&prefix)?.strip_prefix("restored/")?.parse().ok());
     Removed { through, restored: restored.collect::<BTreeSet<_>>() }
 }
 
@@ -91,6 +99,7 @@ mod tests {
         let txns = [
             ("deltaworks/p/removed_through", 31),
             ("deltaworks/p/restored/1970-01-05", 1),
+            ("deltaworks/p/restored/1970-01-06", 2),
             ("deltaworks/p2/removed_through", 99),
             ("deltaworks/p/t/0/next", 7),
         ];

@@ -42,6 +42,16 @@ const UPLOAD_PAUSE: Duration = Duration::from_millis(200);
 /// Longer partition values are cut in folders' names, which file systems limit to 255 bytes.
 const FOLDER_BYTES_MAX: usize = 180;
 
+/// How pages of files are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// zstd, level 1.
+    #[default]
+    Zstd,
+    /// Snappy, which every reader of Parquet knows.
+    Snappy,
+}
+
 /// How the files of one table are written.
 #[derive(Debug, Clone)]
 pub struct FileProfile {
@@ -49,13 +59,14 @@ pub struct FileProfile {
     unique: Vec<String>,
     steady: Vec<String>,
     room: usize,
+    codec: Codec,
 }
 
 impl FileProfile {
     /// Files of `schema`: the table's columns without the partition columns.
     #[must_use]
     pub const fn new(schema: SchemaRef) -> Self {
-        Self { schema, unique: Vec::new(), steady: Vec::new(), room: 0 }
+        Self { schema, unique: Vec::new(), steady: Vec::new(), room: 0, codec: Codec::Zstd }
     }
 
     /// Text and binary columns (dotted) whose values hardly repeat: ids, payloads.
@@ -79,6 +90,13 @@ impl FileProfile {
         self
     }
 
+    /// Compresses pages so.
+    #[must_use]
+    pub const fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
     /// The file's columns.
     #[must_use]
     pub const fn schema(&self) -> &SchemaRef {
@@ -96,9 +114,12 @@ impl FileProfile {
     }
 
     fn properties(&self) -> WriterProperties {
-        let level = ZstdLevel::try_new(1).unwrap_or_default();
+        let compression = match self.codec {
+            Codec::Zstd => Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()),
+            Codec::Snappy => Compression::SNAPPY,
+        };
         let mut builder = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(level))
+            .set_compression(compression)
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_statistics_truncate_length(Some(STATISTICS_BYTES_MAX))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))

@@ -158,6 +158,8 @@ pub struct Changed {
     pub removed: u64,
     /// Rows of fills that came, less those that went.
     pub filled: u64,
+    /// Rows of fills that went.
+    pub filled_removed: u64,
 }
 
 /// What every commit of `raw` up to its version told: out of the ledger as far as that was copied, out of
@@ -216,7 +218,9 @@ impl ToldByAll {
         if row.operation.is_some() && row.partition.is_some() {
             let changed = self.changed.entry((row.topic, row.partition?)).or_default();
             changed.removed = changed.removed.checked_add(count(row.changed?[0].checked_neg()?)?)?;
-            changed.filled = changed.filled.checked_add_signed(row.changed?[1])?;
+            let filled = row.changed?[1];
+            changed.filled = changed.filled.checked_add_signed(filled)?;
+            changed.filled_removed = changed.filled_removed.checked_add(count(filled.min(0).checked_neg()?)?)?;
         } else if let (Some(partition), Some([from, to, landed, rejected, skipped, in_gaps])) =
             (row.partition, row.counts)
         {

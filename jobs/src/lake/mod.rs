@@ -4,7 +4,7 @@
 //! store (URL ─> object store) ─> log (segments, replay) ─> table (snapshot, compare-and-set)
 //!                                 actions (the log's lines)   │
 //! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    history · needed · upkeep · ledger · check · faults
-//! files (what lies beside the tables, to be read as it is)
+//! files (what lies beside the tables, to be read as it is) · folder (archives)
 //! ```
 //!
 //! Tables lie at `<lake>/<layer>/<name>`. Every one is readable by any Delta reader: reader version 1,
@@ -20,6 +20,7 @@ mod conformance;
 pub mod faults;
 pub mod file;
 pub mod files;
+mod folder;
 mod history;
 pub mod ledger;
 mod log;
@@ -33,7 +34,8 @@ mod upkeep;
 
 pub use actions::PartitionValues;
 pub use attempts::Attempts;
-pub use file::{AddedFile, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
+pub use file::{AddedFile, Codec, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
+pub use folder::Folder;
 pub use history::{Changes, CommitFacts};
 pub use needed::{Needed, StoredFile};
 pub use schema::Fit;

@@ -179,7 +179,8 @@ impl Committer {
         let claims: Vec<Claim> = claims(partitions).into_iter().filter(|claim| !claim.range.is_empty()).collect();
         if !claims.is_empty() {
             let raw = self.raw.lock().await;
-            let (raw_table, topic) = (raw.id().to_owned(), self.progress(&raw).topic);
+            let raw_table = AppIds::new(&self.pipeline.name).rows_id(raw.id(), raw.txns());
+            let topic = self.progress(&raw).topic;
             tap.landed(tap::Landed { raw_table, version, topic, claims, rows });
         }
     }

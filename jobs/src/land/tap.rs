@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// One raw commit.
 #[derive(Debug, Clone)]
 pub struct Landed {
-    /// Id of the raw table.
+    /// Name of the raw table's rows, see [`deltaworks_core::progress::AppIds::rows_id`].
     pub raw_table: String,
     /// Version that the commit made.
     pub version: i64,

@@ -12,6 +12,7 @@ use crate::project::settings::Pipeline;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use deltaworks_core::drift::Limit;
+use deltaworks_core::progress::AppIds;
 use deltaworks_core::served::{Entry, FromBatch, FromSpeed, Kept, Taken, judge_batch, judge_speed};
 use deltaworks_core::units::{Fingerprint, Unit};
 use deltaworks_core::windows::{Extent, Instant, OutOfRange, Window, window_dates_of_local};
@@ -96,9 +97,10 @@ impl Facts {
         let served = Served::open(lake, definition).await?;
         let ledger = served.as_ref().map(Served::ledger).transpose()?.unwrap_or_default();
         let raw = lake.open_table(&raw_name(pipeline)).await?;
-        let raw_table = raw.as_ref().map(Table::id);
+        let ids = AppIds::new(&pipeline.name);
+        let raw_rows = raw.as_ref().map(|raw| ids.rows_id(raw.id(), raw.txns()));
         let opened = match wanted.speed {
-            true => open_speed(lake, definition, raw_table).await,
+            true => open_speed(lake, definition, raw_rows.as_deref()).await,
             false => Ok((None, BTreeSet::new(), SpeedUse::None)),
         };
         let (speed, dates, speed_use) = match opened {
@@ -183,9 +185,9 @@ impl Batch {
 async fn open_speed(
     lake: &Lake,
     definition: &Arc<Definition>,
-    raw_table: Option<&str>,
+    raw_rows: Option<&str>,
 ) -> Result<(Option<Speed>, BTreeSet<Date>, SpeedUse)> {
-    let (speed, speed_use) = Speed::open(lake, definition, raw_table).await?;
+    let (speed, speed_use) = Speed::open(lake, definition, raw_rows).await?;
     let dates = match &speed {
         Some(speed) => speed.window_dates().await?,
         None => BTreeSet::new(),

@@ -38,4 +38,4 @@ pub use run::{DriftCounts, ReconcileOptions, ReconcileReport, UnitCounts, Window
 pub use table::served_name;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -40,23 +40,23 @@ pub(super) struct Speed {
 }
 
 impl Speed {
-    /// The states, if they are of this raw table under this definition.
+    /// The states, if they are of these rows of a raw table under this definition.
     ///
     /// # Errors
     /// The table cannot be read.
     pub async fn open(
         lake: &Lake,
         definition: &Arc<Definition>,
-        raw_table: Option<&str>,
+        raw_rows: Option<&str>,
     ) -> Result<(Option<Self>, SpeedUse)> {
         let Some(table) = SpeedTable::open(lake, definition).await? else { return Ok((None, SpeedUse::None)) };
-        let Some(raw_table) = raw_table else { return Ok((None, SpeedUse::Outdated)) };
-        match table.standing(raw_table) {
+        let Some(raw_rows) = raw_rows else { return Ok((None, SpeedUse::Outdated)) };
+        match table.standing(raw_rows) {
             Standing::Usable => {}
             Standing::New => return Ok((None, SpeedUse::None)),
             Standing::OtherTable | Standing::OtherDefinition => return Ok((None, SpeedUse::Outdated)),
         }
-        let (raw, meaning) = origin(raw_table, definition);
+        let (raw, meaning) = origin(raw_rows, definition);
         let origin = Fingerprint::of(format!("{raw} {meaning}").as_bytes());
         let progress = sum(&table.progress());
         Ok((Some(Self { table, origin, progress }), SpeedUse::Used))

@@ -147,7 +147,7 @@ pub(super) async fn bring_up(work: &Work, ask: Ask) -> Result<Option<(SpeedTable
         loop {
             prepared.extend(work, &input, &table).await?;
             faults::point("before_speed_catch_up");
-            match prepared.commit(work, input.raw.id(), &mut table, anew.is_some()).await? {
+            match prepared.commit(work, &input.rows_id(), &mut table, anew.is_some()).await? {
                 Committed::At(version) => {
                     faults::point("after_speed_catch_up");
                     let counts = prepared.counted();
@@ -155,7 +155,7 @@ pub(super) async fn bring_up(work: &Work, ask: Ask) -> Result<Option<(SpeedTable
                 }
                 Committed::Elsewhere if anew.is_some() => {
                     let newer = Input::gather(&work.lake, &work.pipeline, None).await?;
-                    match newer.filter(|newer| newer.raw.id() == input.raw.id()) {
+                    match newer.filter(|newer| newer.rows_id() == input.rows_id()) {
                         Some(newer) => input = newer,
                         None => break,
                     }
@@ -184,7 +184,7 @@ pub(super) async fn look(work: &Work, ask: Ask) -> Result<Option<Planned>> {
 
 async fn begin(work: &Work, input: &Input, table: Option<&SpeedTable>, ask: Ask) -> Result<Begin> {
     let stored = table.map(SpeedTable::stored).unwrap_or_default();
-    let standing = table.map_or(Standing::New, |table| table.standing(input.raw.id()));
+    let standing = table.map_or(Standing::New, |table| table.standing(&input.rows_id()));
     let anew = match standing {
         Standing::New => Some(Anew::Missing),
         Standing::OtherTable => Some(Anew::OtherTable),

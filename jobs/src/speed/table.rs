@@ -42,11 +42,13 @@ pub fn speed_name(aggregate: &str) -> TableName {
     TableName::new("speed", aggregate)
 }
 
-/// What states are of, as entries of the table spell it: the raw table, and what they are states of.
+/// What states are of, as entries of the table spell it: the rows of the raw table, by the name that
+/// [`deltaworks_core::progress::AppIds::rows_id`] gives them, and what they are states of. Where rows are forgotten
+/// the others have another name, so that all states are made anew.
 #[must_use]
-pub fn origin(raw_table_id: &str, definition: &Definition) -> (Fingerprint, Fingerprint) {
+pub fn origin(raw_rows: &str, definition: &Definition) -> (Fingerprint, Fingerprint) {
     let meaning = format!("{FORMAT} {} {}", definition.fingerprint, definition.states_fingerprint);
-    (Fingerprint::of(raw_table_id.as_bytes()), Fingerprint::of(meaning.as_bytes()))
+    (Fingerprint::of(raw_rows.as_bytes()), Fingerprint::of(meaning.as_bytes()))
 }
 
 /// The table of an aggregate.
@@ -103,17 +105,17 @@ impl SpeedTable {
         self.stored().next
     }
 
-    /// Whether the states are of this raw table, under the definition as it is now. Only then does
+    /// Whether the states are of these rows of a raw table, under the definition as it is now. Only then does
     /// [`Self::states`] give any.
-    pub fn standing(&self, raw_table_id: &str) -> Standing {
-        let (table, definition) = origin(raw_table_id, &self.definition);
+    pub fn standing(&self, raw_rows: &str) -> Standing {
+        let (table, definition) = origin(raw_rows, &self.definition);
         self.stored().standing(table, definition)
     }
 
     /// Whether [`Self::standing`] is [`Standing::Usable`].
     #[must_use]
-    pub fn is_usable(&self, raw_table_id: &str) -> bool {
-        self.standing(raw_table_id) == Standing::Usable
+    pub fn is_usable(&self, raw_rows: &str) -> bool {
+        self.standing(raw_rows) == Standing::Usable
     }
 
     /// States of base windows that start on earlier local dates are dropped: those windows were final.

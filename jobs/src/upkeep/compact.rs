@@ -42,6 +42,8 @@ pub struct CompactOptions {
     pub target_bytes: u64,
     /// Columns by which the rows that are rewritten are sorted.
     pub sort_by: Vec<String>,
+    /// Dates with fewer small files are left alone.
+    pub files_min: u64,
 }
 
 /// What there is to do for one date.
@@ -110,10 +112,17 @@ impl CompactReport {
 /// # Errors
 /// A table is not there, is not compacted here, or cannot be read; a column to sort by is not there.
 pub async fn plan_compaction(settings: &Settings, options: &CompactOptions) -> Result<Vec<DatePlan>> {
-    let lake = Lake::open(&settings.lake)?;
+    plan_compaction_on(&Lake::open(&settings.lake)?, settings, options).await
+}
+
+/// The same, on a lake that is open.
+///
+/// # Errors
+/// As [`plan_compaction`].
+pub async fn plan_compaction_on(lake: &Lake, settings: &Settings, options: &CompactOptions) -> Result<Vec<DatePlan>> {
     let mut plans = Vec::new();
     for name in &options.tables {
-        let table = open_judged(&lake, name, options).await?;
+        let table = open_judged(lake, name, options).await?;
         let work = plan(&table, options, target(options, settings.memory_bytes)).await?;
         plans.extend(work.iter().map(|work| shown(name, work)));
     }
@@ -307,7 +316,8 @@ async fn plan(table: &Table, options: &CompactOptions, target_bytes: u64) -> Res
         }
     }
     let version = table.version();
-    Ok(dates.into_iter().map(|(date, sets)| Work { date, sets, version }).collect())
+    let work = dates.into_iter().map(|(date, sets)| Work { date, sets, version });
+    Ok(work.filter(|work| work.files().count() as u64 >= options.files_min).collect())
 }
 
 fn set(values: PartitionValues, files: Vec<LiveFile>, target_bytes: u64) -> Option<Set> {

@@ -1,16 +1,20 @@
-//! Writes the rows of some files of one partition anew, as fewer files, and proves that they are the same rows.
+//! Writes the rows of some files of one partition anew, as fewer files, and proves that they are the same rows; or
+//! all but some, and proves that no other is missing.
 //!
 //! Rows are streamed: one file in the making is all that is held, beside a few batches and what a sort may take.
 //!
 //! Invariants: W1 what is returned was read again from the store, and has as many rows, with the same checksum, as
-//! what was read and as the log says; W2 nothing is committed here, so whatever fails leaves orphans only.
+//! what was read and as the log says; W2 nothing is committed here, so whatever fails leaves orphans only; W3 rows
+//! that are left out and rows that are written are together those that were read.
 
+use super::removal::Counts;
 use crate::batch::conform;
 use crate::checksum::{self, RowSum};
 use crate::engine::sort;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{AddedFile, EncodedFile, FileEncoder, FileProfile, LiveFile, PartitionValues, Table, file_schema};
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::SchemaRef;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +52,28 @@ pub(super) struct Written {
     pub rows: RowSum,
 }
 
+/// Says of each row of a batch whether it is to be left out; no nulls.
+pub(super) type Sieve = Arc<dyn Fn(&RecordBatch) -> Result<BooleanArray> + Send + Sync>;
+
+/// Files without some rows, that no commit names yet.
+#[derive(Debug, Default)]
+pub(super) struct Thinned {
+    pub files: Vec<AddedFile>,
+    /// Rows that were left out; their checksum covers all columns, as that of the ledger.
+    pub gone: RowSum,
+    /// Where they came from.
+    pub counts: Counts,
+}
+
+/// What has passed a sieve.
+#[derive(Debug, Default)]
+struct Passed {
+    read: RowSum,
+    kept: RowSum,
+    gone: RowSum,
+    counts: Counts,
+}
+
 /// Writes one set anew.
 ///
 /// # Errors
@@ -59,26 +85,76 @@ pub(super) async fn rewrite(table: &Table, set: &Set, manner: &Manner) -> Result
     if !manner.sort_by.is_empty() {
         rows = sort::sorted(rows, schema.clone(), &manner.sort_by, manner.sort_bytes).await?;
     }
-    let mut writer = Writer::new(table, set, manner, &schema);
+    let files = written(Writer::new(table, set, manner, &schema), rows).await?;
+    let read = *read.lock().unwrap_or_else(PoisonError::into_inner);
+    prove(table, set, &schema, &files, read).await?;
+    Ok(Written { files, rows: read })
+}
+
+/// Writes one set anew, but for the rows that `goes` says.
+///
+/// # Errors
+/// As [`rewrite`].
+pub(super) async fn rewrite_without(table: &Table, set: &Set, manner: &Manner, goes: Sieve) -> Result<Thinned> {
+    let whole = table.schema().clone();
+    let schema = file_schema(&whole, table.partition_columns());
+    let passed = Arc::new(Mutex::new(Passed::default()));
+    let rows = rows_of(table, &set.values, set.files.clone(), &whole);
+    let (into, of_file) = (passed.clone(), schema.clone());
+    let rows = rows.map(move |batch| {
+        let kept = into.lock().unwrap_or_else(PoisonError::into_inner).sieve(&batch?, &goes)?;
+        conform(&kept, &PartitionValues::new(), &of_file)
+    });
+    let files = written(Writer::new(table, set, manner, &schema), rows.boxed()).await?;
+    let Passed { read, kept, gone, counts } =
+        std::mem::take(&mut *passed.lock().unwrap_or_else(PoisonError::into_inner));
+    let found = sum_of(table, set, &whole, &files).await?;
+    let mut both = found;
+    both.merge(gone);
+    let logged: u64 = set.files.iter().filter_map(|file| file.rows).sum();
+    if found == kept && both == read && read.rows == logged && counts.rows() == gone.rows {
+        return Ok(Thinned { files, gone, counts });
+    }
+    let message = format!(
+        "table `{}`: the log says {logged} rows of {:?}, {} were read, {} left out, and {} written",
+        table.name(),
+        set.values,
+        read.rows,
+        gone.rows,
+        found.rows
+    );
+    Err(Error::new(Stage::Upkeep, Class::Internal, message).hint("nothing was changed; look at the store's files"))
+}
+
+impl Passed {
+    /// The rows of a batch that stay.
+    fn sieve(&mut self, batch: &RecordBatch, goes: &Sieve) -> Result<RecordBatch> {
+        let internal = |e| Error::new(Stage::Upkeep, Class::Internal, "rows cannot be told apart").because(e);
+        let goes = goes(batch)?;
+        let left_out = filter_record_batch(batch, &goes).map_err(internal)?;
+        let kept = filter_record_batch(batch, &not(&goes).map_err(internal)?).map_err(internal)?;
+        self.read.merge(checksum::total(batch, &[])?);
+        self.kept.merge(checksum::total(&kept, &[])?);
+        self.gone.merge(checksum::total(&left_out, &[])?);
+        self.counts.add(&left_out)?;
+        Ok(kept)
+    }
+}
+
+/// Writes rows as they come, while the next are read.
+async fn written(mut writer: Writer<'_>, mut rows: BoxStream<'static, Result<RecordBatch>>) -> Result<Vec<AddedFile>> {
     let mut batch = rows.next().await.transpose()?;
     while let Some(rows_now) = batch {
         let (next, pushed) = tokio::join!(rows.next(), writer.push(rows_now));
         pushed?;
         batch = next.transpose()?;
     }
-    let files = writer.end().await?;
-    let read = *read.lock().unwrap_or_else(PoisonError::into_inner);
-    prove(table, set, &schema, &files, read).await?;
-    Ok(Written { files, rows: read })
+    writer.end().await
 }
 
 /// Reads the new files again, and holds them against what was read and what the log says.
 async fn prove(table: &Table, set: &Set, schema: &SchemaRef, files: &[AddedFile], read: RowSum) -> Result<()> {
-    let found = Arc::new(Mutex::new(RowSum::default()));
-    let written = files.iter().map(LiveFile::from).collect();
-    let mut rows = summed(rows_of(table, &set.values, written, schema), found.clone());
-    while rows.next().await.transpose()?.is_some() {}
-    let found = *found.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = sum_of(table, set, schema, files).await?;
     let logged: u64 = set.files.iter().filter_map(|file| file.rows).sum();
     if found == read && read.rows == logged {
         return Ok(());
@@ -93,6 +169,16 @@ async fn prove(table: &Table, set: &Set, schema: &SchemaRef, files: &[AddedFile]
         found.hex()
     );
     Err(Error::new(Stage::Upkeep, Class::Internal, message).hint("nothing was changed; look at the store's files"))
+}
+
+/// Reads files that were just written.
+async fn sum_of(table: &Table, set: &Set, schema: &SchemaRef, files: &[AddedFile]) -> Result<RowSum> {
+    let found = Arc::new(Mutex::new(RowSum::default()));
+    let written = files.iter().map(LiveFile::from).collect();
+    let mut rows = summed(rows_of(table, &set.values, written, schema), found.clone());
+    while rows.next().await.transpose()?.is_some() {}
+    let found = *found.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(found)
 }
 
 /// The rows of files, file by file, with the columns of `schema`.

@@ -107,10 +107,17 @@ impl VacuumReport {
 /// # Errors
 /// The limit is too near; a table is not there or cannot be read.
 pub async fn plan_vacuum(settings: &Settings, options: &VacuumOptions, now_ms: i64) -> Result<Vec<VacuumTable>> {
-    let lake = Lake::open(&settings.lake)?;
+    plan_vacuum_on(&Lake::open(&settings.lake)?, options, now_ms).await
+}
+
+/// The same, on a lake that is open.
+///
+/// # Errors
+/// As [`plan_vacuum`].
+pub async fn plan_vacuum_on(lake: &Lake, options: &VacuumOptions, now_ms: i64) -> Result<Vec<VacuumTable>> {
     let mut plans = Vec::new();
     for name in &options.tables {
-        let Found { files, mut shown, .. } = find(&lake, name, options, now_ms).await?;
+        let Found { files, mut shown, .. } = find(lake, name, options, now_ms).await?;
         let listed = files.into_iter();
         let listed = listed.map(|f| UnneededFile { path: f.path, bytes: f.size, written_ms: f.written_ms });
         shown.list = listed.collect();

@@ -35,14 +35,15 @@ pub struct Pin {
     pub covered: Option<Instant>,
     /// Rows per event date; a date without rows is not in it.
     pub rows: BTreeMap<Date, u64>,
-    /// How often `forget` has rewritten an event date, where it has.
+    /// How often the rows of an event date have become others in place, where they have: `forget` rewrote it, or it
+    /// was brought back from an archive, as a fill.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rewritten: BTreeMap<Date, i64>,
 }
 
 impl Pin {
     /// The pin of a snapshot of a raw table, from the snapshot's own `txn` entries: `next` of every
-    /// partition of every topic and epoch, the last fill, and what `forget` rewrote.
+    /// partition of every topic and epoch, the last fill, and what `forget` rewrote or an archive brought back.
     #[must_use]
     pub fn of_snapshot(
         pipeline: &str,
@@ -53,7 +54,7 @@ impl Pin {
         rows: BTreeMap<Date, u64>,
     ) -> Self {
         let fill = txns.get(&AppIds::new(pipeline).fill()).copied().unwrap_or(0);
-        let (mut next, mut rewritten) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::new());
+        let (mut next, mut rewritten) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::<Date, i64>::new());
         let prefix = format!("deltaworks/{pipeline}/");
         for (id, value) in txns {
             let parts: Vec<&str> = id.strip_prefix(&prefix).map(|rest| rest.split('/').collect()).unwrap_or_default();
@@ -63,7 +64,11 @@ impl Pin {
                         next.entry(topic.to_owned()).or_default().insert(partition, Offset(*value));
                     }
                 }
-                ["rewritten", date] => rewritten.extend(date.parse::<Date>().map(|date| (date, *value))),
+                ["rewritten" | "restored", date] => {
+                    if let Ok(date) = date.parse::<Date>() {
+                        *rewritten.entry(date).or_default() += *value;
+                    }
+                }
                 _ => {}
             }
         }
@@ -183,6 +188,7 @@ mod tests {
         txns.extend(AppIds::new("p2").write("t", 3, &at(7)));
         txns.extend([ids.write_partition_count("t", 1), (ids.fill(), 4), (AppIds::new("p2").fill(), 9)]);
         txns.extend([("deltaworks/p/rewritten/2026-01-05".into(), 2), ("deltaworks/p/rewrite".into(), 8)]);
+        txns.extend([("deltaworks/p/restored/2026-01-05".into(), 1), ("deltaworks/p/restored/2026-01-06".into(), 4)]);
         let rows = BTreeMap::from([(day(5), 3)]);
         let through = Some(Instant(9));
         let offsets = |next: &[(i32, i64)]| next.iter().map(|(p, next)| (*p, Offset(*next))).collect();
@@ -194,7 +200,7 @@ mod tests {
             valid_through: through,
             covered: through,
             rows: rows.clone(),
-            rewritten: BTreeMap::from([(day(5), 2)]),
+            rewritten: BTreeMap::from([(day(5), 3), (day(6), 4)]),
         };
         assert_eq!(Pin::of_snapshot("p", "raw-1".into(), 12, &txns, through, rows), expected);
         assert_eq!(Pin::of_snapshot("q", "raw-1".into(), 12, &txns, None, BTreeMap::new()).fill, 0);

@@ -1,6 +1,7 @@
 //! A project in a temporary folder, whose raw table a test writes itself.
 
-use crate::batch::{BatchOptions, BatchReport, batch_on, meter::Meter};
+use crate::batch::{BatchOptions, BatchReport, batch_on, conform, meter::Meter};
+use crate::checksum::total;
 use crate::clock::Clock;
 use crate::lake::{
     AddedFile, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, encode,
@@ -13,14 +14,15 @@ use arrow::array::{
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
-use deltaworks_core::commit_info::Identity;
+use deltaworks_core::commit_info::{Checksum, DateEntry, Identity, PartitionEntry, RawCommit};
 use deltaworks_core::place::Offset;
 use deltaworks_core::progress::{AppIds, Progress};
+use deltaworks_core::tally::{Fate, Tally};
 use deltaworks_core::units::Interval;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
@@ -138,9 +140,19 @@ impl Kit {
     /// Lands rows as one commit, in files of at most `file_rows` rows, and says that both partitions were
     /// read up to `reached_us`.
     pub async fn land(&self, rows: &[Row], file_rows: usize, reached_us: i64) {
+        committed(self.landing(rows, file_rows, reached_us).await);
+    }
+
+    /// Lands rows as one commit, unless others are first.
+    pub async fn try_land(&self, rows: &[Row], reached_us: i64) -> bool {
+        matches!(self.landing(rows, usize::MAX, reached_us).await, CommitOutcome::Committed(_))
+    }
+
+    async fn landing(&self, rows: &[Row], file_rows: usize, reached_us: i64) -> CommitOutcome {
         let mut raw = self.raw().await;
         let ids = AppIds::new("events");
-        let mut commit = self.commit();
+        let known = ids.read("events", raw.txns());
+        let mut commit = self.told(&raw, rows, &known.nexts()).unwrap_or_else(|| self.commit());
         let mut by_date: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for row in rows {
             by_date.entry(date_of(row.at_us)).or_default().push(row.clone());
@@ -150,7 +162,6 @@ impl Kit {
                 commit.adds.push(self.put(&raw, &date, &self.batch_of(some)).await);
             }
         }
-        let known = ids.read("events", raw.txns());
         for partition in 0..2 {
             let before = known.partitions.get(&partition).map_or(0, |p| p.next.0);
             let next = rows.iter().filter(|r| r.partition == partition).map(|r| r.offset + 1).max();
@@ -164,7 +175,31 @@ impl Kit {
             commit.txns.extend(ids.write("events", partition, &progress));
         }
         commit.txns.push(ids.write_partition_count("events", 2));
-        committed(raw.commit(commit).await);
+        raw.commit(commit).await
+    }
+
+    /// A commit that says what it lands; `None` if the rows are not those that a stream would read next.
+    fn told(&self, raw: &Table, rows: &[Row], nexts: &BTreeMap<i32, Offset>) -> Option<Commit> {
+        let mut partitions = Vec::new();
+        for partition in rows.iter().map(|row| row.partition).collect::<BTreeSet<_>>() {
+            let mut offsets: Vec<i64> = rows.iter().filter(|r| r.partition == partition).map(|r| r.offset).collect();
+            offsets.sort_unstable();
+            let mut tally = Tally::at(nexts.get(&partition).copied().unwrap_or(Offset(0)));
+            offsets.into_iter().try_for_each(|offset| tally.count(Offset(offset), Fate::Landed)).ok()?;
+            partitions.push(PartitionEntry { partition, tally, frontier_ms: None, reached_ms: None, seen_ms: None });
+        }
+        let mut dates: BTreeMap<String, DateEntry> = BTreeMap::new();
+        for row in rows {
+            let date = date_of(row.at_us);
+            let values = PartitionValues::from([("event_date".into(), Some(date.clone()))]);
+            let batch = conform(&self.batch_of(std::slice::from_ref(row)), &values, raw.schema()).unwrap();
+            let entry = dates.entry(date).or_insert(DateEntry { rows: 0, checksum: Checksum::default() });
+            entry.rows += 1;
+            entry.checksum = entry.checksum.plus(Checksum(total(&batch, &[]).unwrap().sum));
+        }
+        let identity = Identity { run_id: "stream".into(), sequence: self.sequence.fetch_add(1, Relaxed) };
+        let (pipeline, topic) = ("events".to_owned(), "events".to_owned());
+        Some(Commit::new("WRITE", &RawCommit { identity, pipeline, topic, partitions, dates }).unwrap())
     }
 
     /// Rewrites all files of a date into one, its rows in another order.

@@ -3,7 +3,7 @@
 mod crowd;
 mod drift;
 mod explain;
-mod kit;
+pub(crate) mod kit;
 mod live;
 mod memory;
 mod model;

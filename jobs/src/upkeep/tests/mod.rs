@@ -1,8 +1,12 @@
 //! Compaction and vacuum beside other writers, and on stores that misbehave. Time is moved by the files' own dates.
 
+mod archive;
 mod compact;
+mod due;
+mod forget;
 mod looks;
 mod overlap;
+mod retain;
 mod vacuum;
 
 use super::{CompactOptions, CompactReport, compact_on};
@@ -29,6 +33,7 @@ fn options() -> CompactOptions {
         before: None,
         target_bytes: 128 << 20,
         sort_by: Vec::new(),
+        files_min: 0,
     }
 }
 
