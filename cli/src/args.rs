@@ -268,6 +268,9 @@ pub struct Batch {
     /// Files read, and threads' worth of work, at a time [default: the machine's cores]
     #[arg(long, value_name = "COUNT")]
     pub max_parallel: Option<NonZeroUsize>,
+    /// Measure the contracts' quality rules first; hold windows back (exit 3) of dates that break one of severity error
+    #[arg(long)]
+    pub before_publish: bool,
     /// Read this version of the raw table instead of the newest
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(i64).range(0..))]
     pub input_version: Option<i64>,
@@ -381,6 +384,9 @@ pub struct Run {
     /// Files that `batch` reads at a time [default: the processors]
     #[arg(long, value_name = "N")]
     pub max_parallel: Option<std::num::NonZeroUsize>,
+    /// Measure the contracts' quality rules before windows are published, as `batch --before-publish` does
+    #[arg(long)]
+    pub before_publish: bool,
     /// Do not read the topics again to prove what was landed
     #[arg(long)]
     pub offline: bool,

@@ -39,6 +39,7 @@ pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Endin
         granularities: args.granularities.clone(),
         parallel,
         input_version: args.input_version,
+        quality_first: args.before_publish,
     };
     if args.dry_run {
         let (units, left) = batch::plan_only(&settings, &options).await?;

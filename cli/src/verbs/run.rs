@@ -100,7 +100,12 @@ fn landing(args: &Run) -> Stream {
 
 /// Idle ends as such, so that a run that did nothing can say so.
 fn computing(args: &Run) -> Batch {
-    Batch { max_parallel: args.max_parallel, skip_exit_code: true, ..Batch::default() }
+    Batch {
+        max_parallel: args.max_parallel,
+        before_publish: args.before_publish,
+        skip_exit_code: true,
+        ..Batch::default()
+    }
 }
 
 fn serving() -> Reconcile {

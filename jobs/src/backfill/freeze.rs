@@ -175,6 +175,7 @@ impl Spec {
             granularities: self.granularities.clone(),
             parallel,
             input_version: None,
+            quality_first: false,
         }
     }
 }

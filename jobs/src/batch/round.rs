@@ -10,7 +10,7 @@ use super::ledger::{PinRow, record_pins};
 use super::meter::Meter;
 use super::plan::{Aggregate, Planned};
 use super::publish::{Published, Publisher, Run, definition_id};
-use super::run::{BatchOptions, BatchReport, DEDUP_SHARE};
+use super::run::{BatchOptions, BatchReport, DEDUP_SHARE, Held};
 use super::select::Job;
 use crate::clock::Clock;
 use crate::engine::aggregate::Definition;
@@ -18,8 +18,10 @@ use crate::error::Result;
 use crate::faults;
 use crate::lake::Lake;
 use crate::project::settings::Settings;
+use crate::quality::{self, RawDates};
 use async_trait::async_trait;
 use deltaworks_core::units::{Entry, Fingerprint, Plan, Unit};
+use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -86,8 +88,11 @@ impl Context<'_> {
         report: &mut BatchReport,
         done: &mut Done,
     ) -> Result<BTreeSet<Unit>> {
-        let work: Vec<&Planned> =
+        let mut work: Vec<&Planned> =
             planned.iter().filter(|p| matches!(p.plan, Plan::Recompute { .. } | Plan::Repin)).collect();
+        if self.options.quality_first {
+            self.hold_back(input, job, &mut work, report).await?;
+        }
         if work.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -114,6 +119,31 @@ impl Context<'_> {
         }
         ended?;
         Ok(units.overlapped)
+    }
+
+    /// Takes out the units that are made of a date that breaks a rule of severity error.
+    async fn hold_back(
+        &self,
+        input: &Input,
+        job: &Job,
+        work: &mut Vec<&Planned>,
+        report: &mut BatchReport,
+    ) -> Result<()> {
+        let computed = work.iter().filter(|p| matches!(p.plan, Plan::Recompute { .. }));
+        let dates: BTreeSet<Date> = computed.flat_map(|p| p.extent.dates.iter()).collect();
+        let raw = RawDates { pipeline: &job.pipeline, version: input.pin.version, dates };
+        let memory_bytes = self.settings.memory_bytes;
+        let breached = quality::breached(&self.lake, raw, memory_bytes, &self.run, self.clock.now_ms()).await?;
+        work.retain(|p| {
+            let dates = p.extent.dates;
+            let breach = breached.iter().find(|(date, _)| dates.from <= **date && **date < dates.to);
+            let held = breach.filter(|_| matches!(p.plan, Plan::Recompute { .. }));
+            let held = held.map(|(date, rule)| Held { unit: p.unit.to_string(), date: *date, rule: rule.clone() });
+            let stays = held.is_none();
+            report.held.extend(held);
+            stays
+        });
+        Ok(())
     }
 
     async fn carry_out(&self, input: &Input, job: &Job, work: &[&Planned], fill: &mut Fill<'_>) -> Result<()> {

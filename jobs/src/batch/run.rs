@@ -17,6 +17,7 @@ use crate::lake::Lake;
 use crate::project::settings::{Pipeline, Settings};
 use deltaworks_core::units::{Interval, Unit};
 use deltaworks_core::windows::Granularity;
+use jiff::civil::Date;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct BatchOptions {
     pub parallel: usize,
     /// The version of the raw table to read; `None` for the newest.
     pub input_version: Option<i64>,
+    /// Measure the contracts' rules first, and hold units back that are made of a date that breaks one.
+    pub quality_first: bool,
 }
 
 /// What became of the units that something was done with.
@@ -59,6 +62,17 @@ pub struct UnitCounts {
     pub unchanged: u64,
     /// Planned, and neither of these.
     pub failed: u64,
+}
+
+/// A unit that was held back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// The unit.
+    pub unit: String,
+    /// An event date of it.
+    pub date: Date,
+    /// A rule that the date breaks.
+    pub rule: String,
 }
 
 /// What a run did.
@@ -76,6 +90,9 @@ pub struct BatchReport {
     pub late: u64,
     /// Copies among them.
     pub duplicates: u64,
+    /// Units that were held back because a date of theirs breaks a rule, and which.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Held>,
     /// Whether it ended because it was told to.
     #[serde(skip)]
     pub stopped: bool,
@@ -156,7 +173,14 @@ impl Context<'_> {
                 break;
             }
         }
-        Ok(())
+        let Some(Held { unit, date, rule }) = report.held.first() else { return Ok(()) };
+        let message = format!(
+            "{} units are held back, such as `{unit}`: {date} breaks the quality rule `{rule}`",
+            report.held.len()
+        );
+        let hint = "`deltaworks query \"SELECT * FROM ops.quality WHERE verdict = 'breached'\"` says by how much; mend the \
+                    data or the rule, or run without --before-publish";
+        Err(Error::new(Stage::Batch, Class::Limit, message).hint(hint))
     }
 
     /// Brings the units of one pipeline up to date.

@@ -18,6 +18,7 @@ mod record;
 
 pub use check::check;
 pub use run::{Judged, QualityOptions, QualityReport, quality, quality_on};
+pub(crate) use run::{RawDates, breached};
 
 #[cfg(test)]
 mod tests;

@@ -150,7 +150,7 @@ pub async fn quality_on(
             Measure::NotRun(why) => Some(format!("{} of {}: {why}", rule.name, pipeline.name)),
             _ => None,
         }));
-        let Some(due) = Due::of(lake, pipeline, options.interval).await? else { continue };
+        let Some(due) = Due::of(lake, pipeline, options.interval, None).await? else { continue };
         report.dates_left += due.left;
         for date in &due.dates {
             if stop.is_cancelled() {
@@ -169,6 +169,39 @@ pub async fn quality_on(
     Ok(report)
 }
 
+/// Some dates of one version of a raw table.
+#[derive(Debug)]
+pub(crate) struct RawDates<'a> {
+    /// Whose.
+    pub(crate) pipeline: &'a Arc<Pipeline>,
+    /// The version.
+    pub(crate) version: i64,
+    /// The dates; those without rows break nothing.
+    pub(crate) dates: BTreeSet<Date>,
+}
+
+/// Judges dates before something is made of them: each that breaks a rule of severity error, with the first such rule.
+pub(crate) async fn breached(
+    lake: &Lake,
+    raw: RawDates<'_>,
+    memory_bytes: usize,
+    run: &Run,
+    now_ms: i64,
+) -> Result<BTreeMap<Date, String>> {
+    let mut breached = BTreeMap::new();
+    let Some(mut due) = Due::of(lake, raw.pipeline, Interval::default(), Some(raw.version)).await? else {
+        return Ok(breached);
+    };
+    due.dates.retain(|date| raw.dates.contains(date));
+    for date in &due.dates {
+        let judged = due.judge(lake, raw.pipeline, *date, memory_bytes).await?;
+        record(lake, &judged, run, now_ms).await?;
+        let stops = |j: &&Judged| j.verdict == Verdict::Breached && j.severity == Severity::Error;
+        breached.extend(judged.iter().find(stops).map(|j| (*date, j.rule.clone())));
+    }
+    Ok(breached)
+}
+
 /// The dates of one raw table that are to be measured.
 struct Due {
     table: TableName,
@@ -178,10 +211,20 @@ struct Due {
 }
 
 impl Due {
-    async fn of(lake: &Lake, pipeline: &Arc<Pipeline>, interval: Interval) -> Result<Option<Self>> {
+    /// Those of the newest version, or of a given one.
+    async fn of(
+        lake: &Lake,
+        pipeline: &Arc<Pipeline>,
+        interval: Interval,
+        version: Option<i64>,
+    ) -> Result<Option<Self>> {
         let rules = definitions(&pipeline.contract.quality);
         let name = raw_name(pipeline);
-        let Some(raw) = lake.open_table(&name).await?.filter(|_| !rules.is_empty()) else { return Ok(None) };
+        let opened = match version {
+            Some(version) => lake.open_table_at(&name, version).await?,
+            None => lake.open_table(&name).await?,
+        };
+        let Some(raw) = opened.filter(|_| !rules.is_empty()) else { return Ok(None) };
         let mut rows: BTreeMap<Date, u64> = BTreeMap::new();
         for file in raw.live_files().await? {
             let date = file.partition_values.get("event_date").cloned().flatten().and_then(|date| date.parse().ok());

@@ -1,7 +1,8 @@
 //! Rules over dates of a raw table whose rows a test writes itself.
 
 use super::{QualityOptions, QualityReport, quality_on};
-use crate::batch::tests::kit::{Kit, Row};
+use crate::batch::BatchOptions;
+use crate::batch::tests::kit::{Kit, Row, Sql, Windows};
 use crate::clock::Clock;
 use crate::error::Class;
 use crate::lake::TableName;
@@ -172,6 +173,46 @@ async fn what_was_judged_is_recorded() {
     }
     let verdict = |verdict: Verdict| verdict.as_str().to_owned();
     assert_eq!(verdicts, BTreeMap::from([(8, (8.0, verdict(Verdict::Kept))), (2, (2.0, verdict(Verdict::Breached)))]));
+}
+
+const TOTALS: Sql = Sql {
+    name: "totals",
+    windows: "[1h, 1d]",
+    zone: "UTC",
+    select: "SELECT key, sum(value) AS total, max(value) AS greatest FROM events GROUP BY key",
+};
+
+#[tokio::test]
+async fn windows_of_a_date_that_breaks_a_rule_are_held_back_until_it_keeps_it() {
+    let mut kit = landed().await;
+    kit.define(&[TOTALS]);
+    with_rules(
+        &kit,
+        "{id: enough, metric: rowCount, mustBeGreaterThan: 5}, {metric: rowCount, mustBe: 0, severity: warning}",
+        "",
+        "",
+    );
+    kit.define(&[TOTALS]);
+    let asked = |kit: &Kit| BatchOptions { quality_first: true, ..kit.options() };
+    // the day of the second date and its hours are two units
+    let report = kit.batch(&asked(&kit)).await;
+    let error = report.error.as_ref().unwrap();
+    assert_eq!(error.class, Class::Limit);
+    assert!(error.message.contains("2024-10-05 breaks the quality rule `enough`"), "{error}");
+    let held: Vec<&str> = report.held.iter().map(|held| held.unit.as_str()).collect();
+    assert_eq!(held.len(), 2, "{held:?}");
+    assert!(report.held.iter().all(|held| held.date.to_string() == "2024-10-05"));
+    let of_first_date = |windows: &Windows| windows.keys().all(|(_, start, _)| *start < 20_001 * DAY_US);
+    let windows = kit.published("totals").await;
+    assert!(!windows.is_empty() && of_first_date(&windows), "{windows:?}");
+    // with more rows it keeps the rule
+    let rows: Vec<Row> = (2..8).map(|n| row(20_001, n, Some(1), None)).collect();
+    kit.land(&rows, 3, 20_002 * DAY_US + 2 * 3_600_000_000).await;
+    let report = kit.batch(&asked(&kit)).await;
+    assert!(report.error.is_none() && report.held.is_empty(), "{report:?}");
+    assert!(!of_first_date(&kit.published("totals").await));
+    let report = kit.batch(&asked(&kit)).await;
+    assert!(report.is_idle(), "{report:?}");
 }
 
 #[rstest]

@@ -114,6 +114,7 @@ impl Kit {
             granularities: Vec::new(),
             parallel: 2,
             input_version: None,
+            quality_first: false,
         }
     }
 

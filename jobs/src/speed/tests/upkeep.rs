@@ -129,6 +129,7 @@ async fn a_table_is_made_anew_from_the_first_window_that_is_not_final() {
         granularities: Vec::new(),
         parallel: 2,
         input_version: None,
+        quality_first: false,
     };
     let (meter, clock, stop) = (Arc::new(Meter::default()), Clock::of(|| 1_700_000_000_000), CancellationToken::new());
     let report = batch_on(&kit.lake, &kit.settings, &options, &meter, &clock, &stop).await;

@@ -50,6 +50,7 @@ impl Windows {
             granularities: Vec::new(),
             parallel: 1,
             input_version: None,
+            quality_first: false,
         };
         let mut found = Vec::new();
         for job in &self.jobs {
