@@ -41,7 +41,7 @@ pub struct FileFacts {
     /// The store's version of it, if it keeps versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// When it was last written, ms since the Unix epoch, by the store's clock.
+    /// When it was last written, ms since the Unix epoch, floored to the second, by the store's clock.
     pub modified_ms: i64,
 }
 
@@ -197,6 +197,13 @@ impl Files {
         }
     }
 
+    /// Writes a file, as somebody else would.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(crate) async fn put(&self, url: &str, bytes: Vec<u8>) {
+        self.store.put(&self.path_of(url).unwrap(), bytes.into()).await.unwrap();
+    }
+
     fn is_same(&self, file: &FileFacts, meta: &ObjectMeta) -> bool {
         meta.size == file.size && (file.etag.is_none() || file.etag == meta.e_tag)
     }
@@ -221,7 +228,8 @@ impl Files {
             size: meta.size,
             etag: meta.e_tag.clone(),
             version: meta.version.clone(),
-            modified_ms: meta.last_modified.timestamp_millis(),
+            // S3 lists milliseconds, and says whole seconds of one file
+            modified_ms: meta.last_modified.timestamp() * 1_000,
         })
     }
 

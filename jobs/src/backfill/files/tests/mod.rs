@@ -5,3 +5,4 @@ mod broken;
 mod formats;
 mod kit;
 mod memory;
+mod stores;
