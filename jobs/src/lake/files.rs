@@ -114,6 +114,13 @@ impl Lake {
         Ok(Files { store: store::elsewhere(&self.root, &root)?, root })
     }
 
+    /// Whether the file of this URL lies in the folder of a table.
+    #[must_use]
+    pub fn has_in_a_table(&self, url: &str) -> bool {
+        let below = url.strip_prefix(self.url().as_str()).and_then(|rest| rest.strip_prefix('/'));
+        below.and_then(|rest| rest.split_once('/')).is_some_and(|(layer, _)| super::LAYERS.contains(&layer))
+    }
+
     /// The files that `pattern` names: the one file, all below that folder, or what the glob matches. Names that
     /// begin with `_` or `.` are left out unless they are named in full: other tools keep their own notes there.
     ///

@@ -203,6 +203,9 @@ impl Run<'_> {
         report.already += added.already;
         report.rejected += added.rejected;
         report.commits += u64::from(added.version.is_some());
+        report.files_done = u64::try_from(self.done(filler)).unwrap_or(0);
+        let (done, of, landed) = (report.files_done, report.files, report.landed);
+        tracing::info!(pipeline = %self.pipeline.name, source = %self.source, done, of, landed, "files filled in");
         Ok(!added.elsewhere && self.done(filler) == to)
     }
 

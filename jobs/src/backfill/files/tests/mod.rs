@@ -6,3 +6,4 @@ mod formats;
 mod kit;
 mod memory;
 mod stores;
+mod values;
