@@ -135,7 +135,11 @@ impl Run<'_> {
                 return Ok(());
             }
             match self.pass(filler, done, report).await? {
-                Pass::Finished | Pass::Elsewhere => {}
+                Pass::Elsewhere => {}
+                Pass::Finished if self.left(self.done(filler))?.is_empty() => {}
+                Pass::Finished => {
+                    return Err(Error::new(Stage::Fill, Class::Internal, "reading files broke down before their end"));
+                }
                 Pass::Stopped => {
                     report.stopped = true;
                     return Ok(());
