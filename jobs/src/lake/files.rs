@@ -41,7 +41,7 @@ pub struct FileFacts {
     /// The store's version of it, if it keeps versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// When it was last written, ms since the Unix epoch, by the store's clock.
+    /// When it was last written, ms since the Unix epoch, floored to the second, by the store's clock.
     pub modified_ms: i64,
 }
 
@@ -112,6 +112,13 @@ impl Lake {
         let mut root = of.clone();
         root.set_path("/");
         Ok(Files { store: store::elsewhere(&self.root, &root)?, root })
+    }
+
+    /// Whether the file of this URL lies in the folder of a table.
+    #[must_use]
+    pub fn has_in_a_table(&self, url: &str) -> bool {
+        let below = url.strip_prefix(self.url().as_str()).and_then(|rest| rest.strip_prefix('/'));
+        below.and_then(|rest| rest.split_once('/')).is_some_and(|(layer, _)| super::LAYERS.contains(&layer))
     }
 
     /// The files that `pattern` names: the one file, all below that folder, or what the glob matches. Names that
@@ -197,6 +204,13 @@ impl Files {
         }
     }
 
+    /// Writes a file, as somebody else would.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(crate) async fn put(&self, url: &str, bytes: Vec<u8>) {
+        self.store.put(&self.path_of(url).unwrap(), bytes.into()).await.unwrap();
+    }
+
     fn is_same(&self, file: &FileFacts, meta: &ObjectMeta) -> bool {
         meta.size == file.size && (file.etag.is_none() || file.etag == meta.e_tag)
     }
@@ -221,7 +235,8 @@ impl Files {
             size: meta.size,
             etag: meta.e_tag.clone(),
             version: meta.version.clone(),
-            modified_ms: meta.last_modified.timestamp_millis(),
+            // S3 lists milliseconds, and says whole seconds of one file
+            modified_ms: meta.last_modified.timestamp() * 1_000,
         })
     }
 

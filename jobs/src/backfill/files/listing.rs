@@ -95,7 +95,7 @@ pub fn reading(pipeline: &Pipeline) -> Reading {
 ///
 /// # Errors
 /// [`Class::User`] if there is none; if one is broken or of no known format; if two are equal, or one is equal to what
-/// an earlier backfill has read; if the pipeline's event time is Kafka's. [`Class::InputLost`] if one changes meanwhile.
+/// an earlier backfill has read; if one is of the lake's own tables; if the pipeline's event time is Kafka's. [`Class::InputLost`] if one changes meanwhile.
 /// Else the store does not answer.
 pub async fn plan(
     lake: &Lake,
@@ -114,6 +114,10 @@ pub async fn plan(
             return Err(user(format!("no file matches `{typed}`")).hint(
                 "names that begin with `_` or `.` are left out; quote a glob, so that the shell leaves it alone",
             ));
+        }
+        if let Some(own) = listed.iter().find(|facts| lake.has_in_a_table(&facts.url)) {
+            return Err(user(format!("`{}` belongs to a table of the lake", own.url))
+                .hint("its rows are there already; export them elsewhere to take them into another pipeline"));
         }
         found.extend(listed.into_iter().map(|facts| (facts.url.clone(), facts)));
     }

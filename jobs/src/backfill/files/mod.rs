@@ -28,6 +28,7 @@ mod source;
 mod jsonl;
 
 mod csv;
+mod csv_record;
 
 mod typed;
 

@@ -135,7 +135,11 @@ impl Run<'_> {
                 return Ok(());
             }
             match self.pass(filler, done, report).await? {
-                Pass::Finished | Pass::Elsewhere => {}
+                Pass::Elsewhere => {}
+                Pass::Finished if self.left(self.done(filler))?.is_empty() => {}
+                Pass::Finished => {
+                    return Err(Error::new(Stage::Fill, Class::Internal, "reading files broke down before their end"));
+                }
                 Pass::Stopped => {
                     report.stopped = true;
                     return Ok(());
@@ -203,6 +207,9 @@ impl Run<'_> {
         report.already += added.already;
         report.rejected += added.rejected;
         report.commits += u64::from(added.version.is_some());
+        report.files_done = u64::try_from(self.done(filler)).unwrap_or(0);
+        let (done, of, landed) = (report.files_done, report.files, report.landed);
+        tracing::info!(pipeline = %self.pipeline.name, source = %self.source, done, of, landed, "files filled in");
         Ok(!added.elsewhere && self.done(filler) == to)
     }
 

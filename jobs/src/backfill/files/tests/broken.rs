@@ -215,3 +215,13 @@ async fn kafkas_time_cannot_be_had_from_a_file() {
     assert_eq!(error.class, Class::User);
     assert!(error.message.contains("Kafka's time"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_the_lake_itself_are_refused() {
+    let kit = Kit::new();
+    kit.file("a.jsonl", lines(0..3));
+    kit.fill().await;
+    let error = kit.plan_of(&["lake/**/*.parquet"], &[]).await.unwrap_err();
+    assert_eq!(error.class, Class::User);
+    assert!(error.message.ends_with("belongs to a table of the lake"), "{error}");
+}

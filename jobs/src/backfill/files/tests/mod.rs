@@ -5,3 +5,5 @@ mod broken;
 mod formats;
 mod kit;
 mod memory;
+mod stores;
+mod values;
