@@ -55,7 +55,7 @@ pub use try_out::{Tried, TryOptions, try_out};
 // how others read raw, what batch has published, and how others publish
 pub(crate) use columns::{conform, event_times, named, primitive, texts};
 pub(crate) use ids::{DateIds, IdScan, contained};
-pub(crate) use input::removed;
+pub(crate) use input::removed_from;
 pub(crate) use ledger::{JobRow, Kept, kept, pins, pins_table, pins_there, record_job};
 pub(crate) use plan::units_of;
 pub(crate) use publish::{

@@ -276,10 +276,10 @@ fn check_places(check: &mut Checking, partition: &Partition, told: &ToldByAll, r
     let by_stream = &in_raw - &by_fills;
     check.equal(at("rows in raw"), by_stream.len(), sum(|t| t.landed).saturating_sub(changed.removed));
     check.equal(at("rows of fills in raw"), by_fills.len(), changed.filled);
-    // a message that was rejected first and landed under another contract counts as landed; one that a stream
-    // rejected ahead of its raw commit, before a person skipped it, counts as skipped
-    let rejected = rejects.all(partition) - rejects.filled(partition);
-    let alone = (&rejected - &by_stream - skipped_whole(told)).len();
+    // a message that was rejected first and landed under another contract counts as landed
+    // and one that a stream rejected ahead of its raw commit, before a person skipped it, counts as skipped
+    let rejected = rejects.all(partition) - rejects.filled(partition) - skipped_whole(told);
+    let alone = (&rejected - &by_stream).len();
     if changed.removed == 0 {
         check.equal(at("messages in rejects alone"), alone, sum(|t| t.rejected));
     } else {
