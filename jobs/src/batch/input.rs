@@ -71,6 +71,11 @@ impl Input {
     }
 }
 
+/// The dates that a raw table no longer keeps.
+pub fn removed_from(pipeline: &str, raw: &Table) -> Removed {
+    removed(pipeline, raw.txns())
+}
+
 fn event_date(file: &LiveFile) -> Result<Date> {
     let spelled = file.partition_values.get("event_date").and_then(Option::as_deref);
     spelled.and_then(|date| date.parse().ok()).ok_or_else(|| {
@@ -81,7 +86,7 @@ fn event_date(file: &LiveFile) -> Result<Date> {
 
 /// What `retain` removed and archive fills brought back: days since the Unix epoch, and dates. A date that is
 /// brought back, and one that is removed once more, add one each: odd is there.
-pub fn removed(pipeline: &str, txns: &BTreeMap<String, i64>) -> Removed {
+fn removed(pipeline: &str, txns: &BTreeMap<String, i64>) -> Removed {
     let prefix = format!("deltaworks/{pipeline}/");
     let day = |days: i64| date(1970, 1, 1).checked_add(days.days()).ok();
     let through = txns.get(&format!("{prefix}removed_through")).and_then(|days| day(*days));

@@ -59,7 +59,7 @@ pub use try_out::{Tried, TryOptions, try_out};
 pub(crate) use chosen::Chosen;
 pub(crate) use columns::{conform, event_times, named, primitive, texts};
 pub(crate) use ids::{DateIds, IdScan, contained};
-pub(crate) use input::removed;
+pub(crate) use input::removed_from;
 pub(crate) use ledger::{JobRow, Kept, append, kept, ops_table, pins, pins_table, pins_there, record_job};
 pub(crate) use plan::{Planned, guard, plan_units, shown, summary, units_of};
 pub(crate) use publish::{

@@ -239,8 +239,8 @@ impl Filler {
             changed: places
                 .counts()
                 .map(|((topic, partition), filled)| ChangedPartition {
-                    topic: topic.clone(),
-                    partition: *partition,
+                    topic: topic.to_owned(),
+                    partition,
                     landed: 0,
                     filled,
                 })
@@ -254,7 +254,7 @@ impl Filler {
     /// What the stream has yet to read is its own to land.
     fn check_below_next(&self, wanted: &Places) -> Result<()> {
         for ((topic, partition), _, greatest) in wanted.bounds().filter(|((_, p), ..)| *p >= 0) {
-            let next = self.ids().next_of(topic, *partition, self.raw.txns()).unwrap_or(Offset(0));
+            let next = self.ids().next_of(topic, partition, self.raw.txns()).unwrap_or(Offset(0));
             if u64::try_from(next.0).unwrap_or(0) <= greatest {
                 let message =
                     format!("{topic}/{partition}@{greatest} is not below {}, the next offset to land", next.0);

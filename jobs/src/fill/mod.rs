@@ -22,5 +22,7 @@ pub mod kafka;
 pub use filler::{Added, Filler, Part, Progress};
 pub use stamper::{Pushed, Stamper};
 
+pub(crate) use places::{PLACE, Places, each_place, scan};
+
 #[cfg(test)]
 mod tests;

@@ -14,16 +14,18 @@ use roaring::RoaringTreemap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The columns of a place.
-const COLUMNS: [&str; 3] = ["_topic", "_partition", "_offset"];
+pub(crate) const PLACE: [&str; 3] = ["_topic", "_partition", "_offset"];
+/// The partition of rows of files.
+const OF_FILES: i32 = -1;
 /// Files that are read at the same time.
 const READS_MAX: usize = 4;
 
 /// A topic with its epoch, or the URL of a file; and a partition, which is −1 of a file.
-pub(super) type Partition = (String, i32);
+pub(super) type Partition<'p> = (&'p str, i32);
 
-/// A set of places.
+/// A set of places, by topic and partition.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Places(BTreeMap<Partition, RoaringTreemap>);
+pub(crate) struct Places(BTreeMap<String, BTreeMap<i32, RoaringTreemap>>);
 
 impl Places {
     /// The places of rows.
@@ -35,20 +37,42 @@ impl Places {
         Ok(places)
     }
 
+    /// Adds a place; `false` if it is there already.
+    pub(crate) fn insert(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
+        // spelled anew only where the topic is
+        match self.0.get_mut(topic).and_then(|of| of.get_mut(&partition)) {
+            Some(set) => set.insert(number(offset)),
+            None => self.set(topic, partition).insert(number(offset)),
+        }
+    }
+
+    /// Whether it has a place.
+    pub(crate) fn contains(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        let set = self.0.get(topic).and_then(|of| of.get(&partition));
+        set.is_some_and(|set| set.contains(number(offset)))
+    }
+
+    /// Whether a file may hold one of them, as far as its statistics know.
+    pub(crate) fn may_lie_in(&self, file: &LiveFile) -> bool {
+        let (least, greatest) = file.bounds_of("_offset").unwrap_or((0, i64::MAX));
+        let offsets = number(least)..=number(greatest);
+        self.sets().any(|(of, set)| set.range_cardinality(offsets.clone()) > 0 && holds(file, of, 0, u64::MAX))
+    }
+
     /// Each partition, with its least and greatest offset.
-    pub(super) fn bounds(&self) -> impl Iterator<Item = (&Partition, u64, u64)> {
-        self.0.iter().filter_map(|(partition, set)| Some((partition, set.min()?, set.max()?)))
+    pub(super) fn bounds(&self) -> impl Iterator<Item = (Partition<'_>, u64, u64)> {
+        self.sets().filter_map(|(partition, set)| Some((partition, set.min()?, set.max()?)))
     }
 
     /// How many of each partition.
-    pub(super) fn counts(&self) -> impl Iterator<Item = (&Partition, u64)> {
-        self.0.iter().map(|(partition, set)| (partition, set.len()))
+    pub(super) fn counts(&self) -> impl Iterator<Item = (Partition<'_>, u64)> {
+        self.sets().map(|(partition, set)| (partition, set.len()))
     }
 
     /// Takes in the places of `other`.
     pub(super) fn extend(&mut self, other: &Self) {
-        for (partition, set) in &other.0 {
-            *self.0.entry(partition.clone()).or_default() |= set;
+        for ((topic, partition), set) in other.sets() {
+            *self.set(topic, partition) |= set;
         }
     }
 
@@ -57,7 +81,7 @@ impl Places {
         let mut fresh = Vec::new();
         for batch in batches {
             let mut keep = Vec::with_capacity(batch.num_rows());
-            each(batch, |topic, partition, offset| keep.push(self.insert(topic, partition, offset)))?;
+            each_place(batch, |_, topic, partition, offset| keep.push(self.insert(topic, partition, offset)))?;
             let rows = filter_record_batch(batch, &BooleanArray::from(keep))
                 .map_err(|e| Error::new(Stage::Fill, Class::Internal, "rows cannot be filtered").because(e))?;
             if rows.num_rows() > 0 {
@@ -67,17 +91,20 @@ impl Places {
         Ok(fresh)
     }
 
-    fn take(&mut self, batch: &RecordBatch, wanted: impl Fn(&Partition) -> bool) -> Result<()> {
-        each(batch, |topic, partition, offset| {
-            if wanted(&(topic.to_owned(), partition)) {
+    fn take(&mut self, batch: &RecordBatch, wanted: impl Fn(Partition<'_>) -> bool) -> Result<()> {
+        each_place(batch, |_, topic, partition, offset| {
+            if wanted((topic, partition)) {
                 self.insert(topic, partition, offset);
             }
         })
     }
 
-    fn insert(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
-        let key = (topic.to_owned(), partition);
-        self.0.entry(key).or_default().insert(u64::try_from(offset).unwrap_or(u64::MAX))
+    fn sets(&self) -> impl Iterator<Item = (Partition<'_>, &RoaringTreemap)> {
+        self.0.iter().flat_map(|(topic, of)| of.iter().map(move |(p, set)| ((topic.as_str(), *p), set)))
+    }
+
+    fn set(&mut self, topic: &str, partition: i32) -> &mut RoaringTreemap {
+        self.0.entry(topic.to_owned()).or_default().entry(partition).or_default()
     }
 }
 
@@ -102,8 +129,8 @@ impl KnownFiles {
     pub(super) fn filled(&mut self, before: i64, fill: i64, places: &Places) {
         if self.at == before {
             self.at = fill;
-            for (partition, set) in places.0.iter().filter(|((url, p), _)| *p < 0 && self.scanned.contains(url)) {
-                *self.places.0.entry(partition.clone()).or_default() |= set;
+            for ((url, partition), set) in places.sets().filter(|((url, p), _)| *p < 0 && self.scanned.contains(*url)) {
+                *self.places.set(url, partition) |= set;
             }
         }
     }
@@ -115,12 +142,12 @@ impl KnownFiles {
         }
         self.urls.extend(urls.iter().cloned());
         if !urls.is_subset(&self.scanned) {
-            let unknown: BTreeSet<Partition> =
-                self.urls.difference(&self.scanned).map(|url| (url.clone(), -1)).collect();
-            let may_hold = |file: &&LiveFile| unknown.iter().any(|p| holds(file, p, 0, i64::MAX as u64));
-            let found = read(table, files.iter().filter(may_hold), |partition| unknown.contains(partition)).await?;
+            let unknown: BTreeSet<String> = self.urls.difference(&self.scanned).cloned().collect();
+            let may_hold = |file: &&LiveFile| unknown.iter().any(|url| holds(file, (url, OF_FILES), 0, u64::MAX));
+            let is_wanted = |(url, partition): Partition<'_>| partition == OF_FILES && unknown.contains(url);
+            let found = read(table, files.iter().filter(may_hold), is_wanted).await?;
             self.places.extend(&found);
-            self.scanned.extend(unknown.into_iter().map(|(url, _)| url));
+            self.scanned.extend(unknown);
         }
         Ok(&self.places)
     }
@@ -130,15 +157,16 @@ impl KnownFiles {
 /// table's last fill.
 pub(super) async fn there(table: &Table, wanted: &Places, known: &mut KnownFiles, fill: i64) -> Result<Places> {
     let files = table.live_files().await?;
-    let of_topics: Vec<(&Partition, u64, u64)> = wanted.bounds().filter(|((_, p), ..)| *p >= 0).collect();
-    let may_hold = |file: &&LiveFile| of_topics.iter().any(|(p, least, greatest)| holds(file, p, *least, *greatest));
-    let is_wanted = |partition: &Partition| of_topics.iter().any(|(p, ..)| *p == partition);
+    let of_topics: Vec<(Partition<'_>, u64, u64)> = wanted.bounds().filter(|((_, p), ..)| *p >= 0).collect();
+    let may_hold = |file: &&LiveFile| of_topics.iter().any(|(p, least, greatest)| holds(file, *p, *least, *greatest));
+    let is_wanted = |partition: Partition<'_>| of_topics.iter().any(|(p, ..)| *p == partition);
     let mut found = read(table, files.iter().filter(may_hold), is_wanted).await?;
-    let urls: BTreeSet<String> = wanted.0.keys().filter(|(_, p)| *p < 0).map(|(url, _)| url.clone()).collect();
+    let urls: BTreeSet<String> =
+        wanted.sets().filter(|((_, p), _)| *p < 0).map(|((url, _), _)| url.to_owned()).collect();
     if !urls.is_empty() {
         let of_files = known.of(table, &files, fill, urls.clone()).await?;
-        for (partition, set) in of_files.0.iter().filter(|((url, _), _)| urls.contains(url)) {
-            found.0.insert(partition.clone(), set.clone());
+        for ((url, partition), set) in of_files.sets().filter(|((url, _), _)| urls.contains(*url)) {
+            *found.set(url, partition) |= set;
         }
     }
     Ok(found)
@@ -147,36 +175,102 @@ pub(super) async fn there(table: &Table, wanted: &Places, known: &mut KnownFiles
 async fn read(
     table: &Table,
     files: impl Iterator<Item = &LiveFile>,
-    wanted: impl Fn(&Partition) -> bool,
+    wanted: impl Fn(Partition<'_>) -> bool,
 ) -> Result<Places> {
     let mut found = Places::default();
-    let mut reads = futures::stream::iter(files.cloned())
-        .map(|file| async move { table.read_file(&file, &COLUMNS).await })
-        .buffer_unordered(READS_MAX);
-    while let Some(mut batches) = reads.try_next().await? {
-        while let Some(batch) = batches.try_next().await? {
-            found.take(&batch, &wanted)?;
-        }
-    }
+    scan(table, files.cloned().collect(), &PLACE, |batch| found.take(batch, &wanted)).await?;
     Ok(found)
 }
 
-/// Whether a file may hold offsets of a partition, by its statistics. Long texts are cut there.
-fn holds(file: &LiveFile, (topic, partition): &Partition, least: u64, greatest: u64) -> bool {
-    let inside = |column: &str, low: i64, high: i64| file.bounds_of(column).is_none_or(|(a, b)| a <= high && low <= b);
-    let number = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
-    let (first, last) = file.text_bounds_of("_topic");
-    inside("_partition", i64::from(*partition), i64::from(*partition))
-        && inside("_offset", number(least), number(greatest))
-        && first.is_none_or(|first| first <= *topic)
-        && last.is_none_or(|last| *topic <= last || topic.starts_with(&last))
+/// Reads columns of live files, some files at a time, in no order.
+///
+/// # Errors
+/// A file cannot be read; what `take` returns.
+pub(crate) async fn scan(
+    table: &Table,
+    files: Vec<LiveFile>,
+    columns: &[&str],
+    mut take: impl FnMut(&RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let mut reads = futures::stream::iter(files)
+        .map(|file| async move { table.read_file(&file, columns).await })
+        .buffer_unordered(READS_MAX);
+    while let Some(mut batches) = reads.try_next().await? {
+        while let Some(batch) = batches.try_next().await? {
+            take(&batch)?;
+        }
+    }
+    Ok(())
 }
 
-fn each(batch: &RecordBatch, mut of: impl FnMut(&str, i32, i64)) -> Result<()> {
+/// Calls `each` with row, topic, partition and offset of every row.
+///
+/// # Errors
+/// The batch lacks the columns of a place, which is a bug.
+pub(crate) fn each_place(batch: &RecordBatch, mut each: impl FnMut(usize, &str, i32, i64)) -> Result<()> {
     let (topics, partitions) = (texts(batch, "_topic")?, primitive::<Int32Type>(batch, "_partition")?);
     let offsets = primitive::<Int64Type>(batch, "_offset")?;
     for row in 0..batch.num_rows() {
-        of(topics.value(row), partitions.value(row), offsets.value(row));
+        each(row, topics.value(row), partitions.value(row), offsets.value(row));
     }
     Ok(())
+}
+
+/// Whether a file may hold offsets of a partition, by its statistics. Long texts are cut there.
+fn holds(file: &LiveFile, (topic, partition): Partition<'_>, least: u64, greatest: u64) -> bool {
+    let inside = |column: &str, low: i64, high: i64| file.bounds_of(column).is_none_or(|(a, b)| a <= high && low <= b);
+    let signed = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
+    let (first, last) = file.text_bounds_of("_topic");
+    inside("_partition", i64::from(partition), i64::from(partition))
+        && inside("_offset", signed(least), signed(greatest))
+        && first.is_none_or(|first| *first <= *topic)
+        && last.is_none_or(|last| *topic <= *last || topic.starts_with(&last))
+}
+
+fn number(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::PartitionValues;
+    use rstest::rstest;
+
+    fn file(stats: Option<&str>) -> LiveFile {
+        LiveFile {
+            path: String::new(),
+            partition_values: PartitionValues::new(),
+            size: 1,
+            rows: Some(1),
+            modified_ms: 0,
+            stats: stats.map(str::to_owned),
+        }
+    }
+
+    /// Of partition 2 of `t` the offsets 7 and 1,000, and the first row of a file.
+    #[rstest]
+    #[case::of_it("t", 1, 3, 5, 9, true)]
+    #[case::between("t", 1, 3, 8, 99, false)]
+    #[case::of_another_partition("t", 3, 3, 5, 9, false)]
+    #[case::of_another_topic("s", 1, 3, 5, 9, false)]
+    #[case::of_a_file("file:///x", -1, -1, 0, 0, true)]
+    fn files_are_read_only_where_they_may_hold_a_place(
+        #[case] topic: &str,
+        #[case] first: i32,
+        #[case] last: i32,
+        #[case] least: i64,
+        #[case] greatest: i64,
+        #[case] want: bool,
+    ) {
+        let mut places = Places::default();
+        assert!(places.insert("t", 2, 7) && places.insert("t", 2, 1_000) && places.insert("file:///x", -1, 0));
+        assert!(!places.insert("t", 2, 7));
+        let bounds = |partition: i32, offset: i64| serde_json::json!({ "_topic": topic, "_partition": partition, "_offset": offset });
+        let stats = serde_json::json!({ "minValues": bounds(first, least), "maxValues": bounds(last, greatest) });
+        assert_eq!(places.may_lie_in(&file(Some(&stats.to_string()))), want);
+        assert!(places.may_lie_in(&file(Some("{}"))) && places.may_lie_in(&file(None)), "nobody knows");
+        assert!(!Places::default().may_lie_in(&file(None)));
+        assert!(places.contains("t", 2, 7) && !places.contains("t#1", 2, 7) && !places.contains("t", 2, 8));
+    }
 }

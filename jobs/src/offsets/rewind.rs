@@ -9,16 +9,15 @@
 
 use super::audit::{Audit, record};
 use super::plan::{Act, PartitionPlan, Targets, judged};
-use crate::batch::{Run, primitive, removed};
+use crate::batch::{Run, primitive, removed_from};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::fill::kafka::{Ranges, Reading};
-use crate::fill::{Filler, Part, Pushed, Stamper};
+use crate::fill::{Filler, PLACE, Part, Places, Pushed, Stamper, each_place, scan};
 use crate::kafka::message::Chunk;
 use crate::lake::{Lake, LiveFile, Table};
 use crate::land::tables::{raw_name, rejects_name, wants_headers};
 use crate::project::settings::{Pipeline, Settings};
-use crate::rejects::{PLACE, Places, each_place, scan};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Date32Type;
@@ -261,7 +260,7 @@ impl Rewind {
             stamper: Stamper::new(pipeline, &topic)?,
             table_id: raw.id().to_owned(),
             version: raw.version(),
-            removed: removed(&pipeline.name, raw.txns()),
+            removed: removed_from(&pipeline.name, &raw),
             partitions: ranges.iter().map(begun).collect(),
             topic,
             in_raw,
@@ -362,6 +361,8 @@ async fn places_in(table: &Table, topic: &str, ranges: &Ranges) -> Result<Places
             }
         })
     };
-    scan(table, &PLACE, wanted, take).await?;
+    let mut files = table.live_files().await?;
+    files.retain(wanted);
+    scan(table, files, &PLACE, take).await?;
     Ok(found)
 }

@@ -3,10 +3,10 @@
 //! Read in this order, so that whoever redrives meanwhile is seen at the latest in raw: resolutions, rejects, raw.
 //! Of raw only the places are read, and only of files that may hold a reject's.
 
-use super::places::{PLACE, Places, each_place, scan};
 use super::resolutions::{Resolutions, Settled};
 use crate::batch::texts;
 use crate::error::{Class, Error, Result, Stage};
+use crate::fill::{PLACE, Places, each_place, scan};
 use crate::lake::{Lake, Table, TableName};
 use crate::land::schema::timestamp_type;
 use arrow::array::{
@@ -55,7 +55,7 @@ impl Current {
                 }
             })
         };
-        scan(&rejects, &PLACE, |_| true, add).await?;
+        scan(&rejects, rejects.live_files().await?, &PLACE, add).await?;
         let mut current =
             Self { rejects, resolutions, unsaid: Vec::new(), in_raw: Places::default(), next: BTreeMap::new() };
         if let Some(raw) = lake.open_table(&TableName::new("raw", pipeline)).await? {
@@ -79,7 +79,9 @@ impl Current {
                 }
             })
         };
-        scan(raw, &columns, |file| unsettled.may_lie_in(file), found).await
+        let mut files = raw.live_files().await?;
+        files.retain(|file| unsettled.may_lie_in(file));
+        scan(raw, files, &columns, found).await
     }
 
     /// How one reject stands.

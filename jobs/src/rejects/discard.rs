@@ -4,12 +4,12 @@
 
 use super::current::Current;
 use super::filter::Filter;
-use super::places::each_place;
 use super::resolutions::{Author, Settled};
 use super::select::{LeftOut, files, heads, taken};
 use crate::batch::texts;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
+use crate::fill::each_place;
 use crate::lake::Lake;
 use crate::project::settings::{Pipeline, Settings};
 use deltaworks_core::resolution::{Resolution, Standing};

@@ -9,7 +9,6 @@
 //! The rejects table is never written here. How a reject stands is decided by [`deltaworks_core::resolution`].
 
 // in flow order
-mod places;
 mod resolutions;
 
 mod current;
@@ -27,8 +26,6 @@ pub use filter::Filter;
 pub use redrive::{RedriveOptions, RedriveReport, plan_redrive, plan_redrive_on, redrive, redrive_on};
 pub use resolutions::resolutions_table;
 pub use select::LeftOut;
-
-pub(crate) use places::{PLACE, Places, each_place, scan};
 
 #[cfg(test)]
 pub(crate) mod tests;

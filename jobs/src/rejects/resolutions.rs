@@ -5,10 +5,10 @@
 //!
 //! Invariant S1: a place has each resolution at most once, whoever appends at the same time.
 
-use super::places::{PLACE, Places, each_place};
 use crate::batch::{CHECKPOINT_EVERY, texts};
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
+use crate::fill::{PLACE, Places, each_place};
 use crate::lake::{
     Attempts, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, TableSpec, encode,
     file_schema,

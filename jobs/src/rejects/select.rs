@@ -5,9 +5,9 @@
 
 use super::current::Current;
 use super::filter::{COLUMNS, Filter};
-use super::places::each_place;
 use crate::batch::{conform, named, primitive, texts};
 use crate::error::Result;
+use crate::fill::each_place;
 use crate::kafka::message::Chunk;
 use crate::lake::LiveFile;
 use crate::land::schema::rejects_schema;
