@@ -104,7 +104,8 @@ fn what_is_left(report: &ForgetReport, pipeline: &str) -> String {
     format!(
         "older versions of these tables still hold the rows until they are vacuumed:\n  \
          deltaworks tables vacuum {tables} --older-than 1h\n\
-         windows change with the next `batch` and `reconcile`; their older versions, archives of raw.{pipeline} and the \
-         topic itself may hold the rows still, and a topic that is read again lands them again"
+         it keeps versions that batch has pinned since the day began, so run it again tomorrow; windows change with the \
+         next `batch` and `reconcile`. their older versions, archives of raw.{pipeline} and the topic itself may hold the \
+         rows still, and a topic that is read again lands them again"
     )
 }

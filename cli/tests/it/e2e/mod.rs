@@ -14,6 +14,7 @@ mod losses;
 mod outages;
 mod plain;
 mod rebalance;
+mod removals;
 mod secrets;
 mod soak;
 mod starts;
