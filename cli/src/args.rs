@@ -1,8 +1,10 @@
 //! What was typed.
 
 mod removal;
+mod upkeep;
 
-pub use removal::{ArchiveCodec, TablesArchive, TablesForget, TablesRetain, Upkeep};
+pub use removal::{ArchiveCodec, TablesArchive, TablesForget, TablesRetain};
+pub use upkeep::{Upkeep, UpkeepStep};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};

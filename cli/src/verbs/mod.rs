@@ -20,6 +20,7 @@ mod status;
 mod stream;
 mod tables;
 mod topics;
+mod upkeep;
 
 use crate::args::{Args, Global, Tables, Verb};
 use crate::ending::Ending;
@@ -47,7 +48,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Run(verb) => run::run(global, verb, screen).await,
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
-        Verb::Upkeep(verb) => removal::upkeep(global, verb).await,
+        Verb::Upkeep(verb) => upkeep::run(global, verb).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb).await,
         Verb::Drift(verb) => drift::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,
