@@ -5,12 +5,14 @@ mod offsets;
 mod quality;
 mod rejects;
 mod removal;
+mod upkeep;
 
 pub use backfill::{Backfill, BackfillCreate, BackfillResume};
 pub use offsets::{Offsets, Target};
 pub use quality::{Quality, QualityRun};
 pub use rejects::{RejectsDiscard, RejectsRedrive, RejectsVerb, Which};
-pub use removal::{ArchiveCodec, TablesArchive, TablesForget, TablesRetain, Upkeep};
+pub use removal::{ArchiveCodec, TablesArchive, TablesForget, TablesRetain};
+pub use upkeep::{Upkeep, UpkeepStep};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};

@@ -1,9 +1,8 @@
-//! What was typed to let rows go: `tables retain`, `tables archive`, `tables forget`, and `upkeep`.
+//! What was typed to let rows go: `tables retain`, `tables archive`, `tables forget`.
 
 use clap::{Args as ClapArgs, ValueEnum};
 use deltaworks_jobs::lake::TableName;
-use deltaworks_jobs::upkeep::{parse_name, parse_period};
-use std::time::Duration;
+use deltaworks_jobs::upkeep::parse_name;
 
 /// `tables retain`
 #[derive(Debug, ClapArgs)]
@@ -58,20 +57,6 @@ pub enum ArchiveCodec {
     Zstd,
     /// Read by everything that reads Parquet
     Snappy,
-}
-
-/// `upkeep`
-#[derive(Debug, ClapArgs)]
-pub struct Upkeep {
-    /// How long no version may have needed a file that is deleted; versions since then stay readable
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_period)]
-    pub older_than: Duration,
-    /// End with exit code 99 where nothing is due
-    #[arg(long)]
-    pub skip_exit_code: bool,
-    /// Print what is due as JSON and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// `tables forget`; the value never shows.

@@ -22,6 +22,7 @@ mod status;
 mod stream;
 mod tables;
 mod topics;
+mod upkeep;
 
 use crate::args::{Args, Backfill, Global, Offsets, RejectsVerb, Tables, Verb};
 use crate::ending::Ending;
@@ -51,7 +52,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Quality(verb) => quality::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
-        Verb::Upkeep(verb) => removal::upkeep(global, verb).await,
+        Verb::Upkeep(verb) => upkeep::run(global, verb).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb).await,
         Verb::Drift(verb) => drift::run(global, verb).await,
         Verb::Rejects(verb) => rejects::run(global, verb).await,

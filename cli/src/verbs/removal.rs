@@ -1,13 +1,13 @@
-//! `tables retain|archive|forget`: rows that leave for good, and those that are kept elsewhere first; and `upkeep`.
+//! `tables retain|archive|forget`: rows that leave for good, and those that are kept elsewhere first.
 
 use super::{one, settings};
-use crate::args::{ArchiveCodec, Global, TablesArchive, TablesForget, TablesRetain, Upkeep};
+use crate::args::{ArchiveCodec, Global, TablesArchive, TablesForget, TablesRetain};
 use crate::ending::Ending;
 use crate::output;
 use crate::signals::Signals;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lake::Codec;
-use deltaworks_jobs::upkeep::{self, ArchiveOptions, ForgetOptions, ForgetReport, RetainOptions, UpkeepOptions};
+use deltaworks_jobs::upkeep::{self, ArchiveOptions, ForgetOptions, ForgetReport, RetainOptions};
 use deltaworks_jobs::{Result, Stage};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -78,25 +78,6 @@ pub async fn forget(global: &Global, args: &TablesForget) -> Result<Ending> {
     Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
 }
 
-/// Does what is due.
-pub async fn upkeep(global: &Global, args: &Upkeep) -> Result<Ending> {
-    let settings = settings(global)?;
-    let options = UpkeepOptions { run_id: deltaworks_jobs::run_id(), older_than: args.older_than };
-    let now_ms = Clock::system().now_ms();
-    if args.dry_run {
-        let plan = upkeep::plan_upkeep(&settings, &options, now_ms).await?;
-        let mut planned = json!(plan);
-        planned["status"] = "planned".into();
-        return Ok(Ending::with(planned));
-    }
-    let signals = Signals::listen(Stage::Upkeep)?;
-    tracing::info!(run_id = %options.run_id, "upkeep begins; the same command continues after an interruption");
-    let mut report = upkeep::upkeep(&settings, &options, now_ms, &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
-}
-
 /// What the person is still in.
 fn what_is_left(report: &ForgetReport, pipeline: &str) -> String {
     let tables: BTreeSet<&str> = report.dates.iter().map(|date| date.table.as_str()).collect();
@@ -104,7 +85,8 @@ fn what_is_left(report: &ForgetReport, pipeline: &str) -> String {
     format!(
         "older versions of these tables still hold the rows until they are vacuumed:\n  \
          deltaworks tables vacuum {tables} --older-than 1h\n\
-         windows change with the next `batch` and `reconcile`; their older versions, archives of raw.{pipeline} and the \
-         topic itself may hold the rows still, and a topic that is read again lands them again"
+         which keeps versions that batch has pinned since the day began: run it again tomorrow. Windows change with the \
+         next `batch` and `reconcile`. Older versions of these, archives of raw.{pipeline} and the topic itself may hold \
+         the rows still, and a topic that is read again lands them again."
     )
 }

@@ -215,7 +215,7 @@ impl<'a> Recounting<'a> {
             return not_proved("raw dates of theirs were removed by retention");
         }
         if dates.iter().any(|date| pin.rewritten_of(*date) != self.input.pin.rewritten_of(*date)) {
-            return not_proved("raw rows of theirs were forgotten since");
+            return not_proved("raw rows of theirs were forgotten or brought back since");
         }
         Ok(pin)
     }

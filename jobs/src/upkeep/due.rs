@@ -16,6 +16,8 @@ use crate::land::tables::{raw_name, rejects_name};
 use crate::project::settings::Settings;
 use deltaworks_core::upkeep::FILES_DUE;
 use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,33 @@ pub struct UpkeepOptions {
     pub run_id: String,
     /// How long no version may have needed a file that is deleted.
     pub older_than: Duration,
+    /// Steps that are left out.
+    pub skip: BTreeSet<Step>,
+}
+
+/// What is done, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Dates beyond their retention go.
+    Retain,
+    /// Small files become larger ones.
+    Compact,
+    /// Readers pass fewer commits.
+    Checkpoint,
+    /// Dead files go.
+    Vacuum,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retain => "retain",
+            Self::Compact => "compact",
+            Self::Checkpoint => "checkpoint",
+            Self::Vacuum => "vacuum",
+        })
+    }
 }
 
 /// What is due.
@@ -49,8 +78,8 @@ pub struct UpkeepPlan {
 /// What could not be done for one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotDone {
-    /// `retain`, `compact`, `checkpoint` or `vacuum`.
-    pub step: &'static str,
+    /// Which step.
+    pub step: Step,
     /// Table.
     pub table: String,
     /// Why.
@@ -96,8 +125,8 @@ impl UpkeepReport {
         self.error.is_none() && done && self.compact.is_empty() && self.checkpoint.is_empty() && self.vacuum.is_empty()
     }
 
-    fn not_done(&mut self, step: &'static str, table: &TableName, error: &Error) {
-        tracing::warn!(%table, step, %error, "what is due is not done");
+    fn not_done(&mut self, step: Step, table: &TableName, error: &Error) {
+        tracing::warn!(%table, %step, %error, "what is due is not done");
         self.not_done.push(NotDone { step, table: table.to_string(), error: error.to_string(), class: error.class });
     }
 
@@ -140,12 +169,12 @@ pub async fn plan_upkeep_on(
         let tables = plan_retain_on(lake, settings, &upkeep.retain(name), now_ms).await?;
         plan.retain.extend(tables.into_iter().filter(|table| !table.dates.is_empty()));
     }
-    for name in compacted_here(&all) {
+    for name in upkeep.compacted_here(&all) {
         plan.compact.extend(plan_compaction_on(lake, settings, &upkeep.compact(name)).await?);
     }
-    let checkpoints = checkpoints_on(lake, &all, false, true).await?;
+    let checkpoints = checkpoints_on(lake, upkeep.unless(Step::Checkpoint, &all), false, true).await?;
     plan.checkpoint = checkpoints.into_iter().filter(|table| table.write).collect();
-    for name in &all {
+    for name in upkeep.unless(Step::Vacuum, &all) {
         let tables = plan_vacuum_on(lake, &upkeep.vacuum(name), now_ms).await?;
         let dead = tables.into_iter().filter(|table| table.files > 0);
         plan.vacuum.extend(dead.map(|table| VacuumTable { list: Vec::new(), ..table }));
@@ -183,16 +212,16 @@ pub async fn upkeep_on(
     for name in upkeep.with_retention(&all) {
         upkeep.retain_one(name, &mut report, stop).await;
     }
-    for name in compacted_here(&all) {
+    for name in upkeep.compacted_here(&all) {
         upkeep.compact_one(name, &mut report, stop).await;
     }
-    for name in all.iter().filter(|_| !stop.is_cancelled()) {
+    for name in upkeep.unless(Step::Checkpoint, &all).iter().filter(|_| !stop.is_cancelled()) {
         match checkpoints_on(lake, std::slice::from_ref(name), false, false).await {
             Ok(tables) => report.checkpoint.extend(tables.into_iter().filter(|table| table.write)),
-            Err(error) => report.not_done("checkpoint", name, &error),
+            Err(error) => report.not_done(Step::Checkpoint, name, &error),
         }
     }
-    for name in &all {
+    for name in upkeep.unless(Step::Vacuum, &all) {
         upkeep.vacuum_one(name, &mut report, stop).await;
     }
     report.stopped = stop.is_cancelled();
@@ -209,7 +238,16 @@ impl Upkeep<'_> {
             let pipelines = &self.settings.pipelines;
             pipelines.iter().any(|pipeline| of_raw(&pipeline) || rejects_name(pipeline) == **name)
         };
-        all.iter().filter(has).collect()
+        self.unless(Step::Retain, all).iter().filter(has).collect()
+    }
+
+    fn compacted_here<'t>(&self, all: &'t [TableName]) -> impl Iterator<Item = &'t TableName> {
+        self.unless(Step::Compact, all).iter().filter(|name| name.layer != MERGED_ELSEWHERE)
+    }
+
+    /// The tables, or none where the step is left out.
+    fn unless<'t>(&self, step: Step, all: &'t [TableName]) -> &'t [TableName] {
+        if self.options.skip.contains(&step) { &[] } else { all }
     }
 
     fn retain(&self, name: &TableName) -> RetainOptions {
@@ -236,7 +274,7 @@ impl Upkeep<'_> {
         let done = retain_on(self.lake, self.settings, &self.retain(name), self.now_ms, stop).await;
         report.retain.extend(done.tables.into_iter().filter(|table| !table.dates.is_empty()));
         if let Some(error) = done.error {
-            report.not_done("retain", name, &error);
+            report.not_done(Step::Retain, name, &error);
         }
     }
 
@@ -244,7 +282,7 @@ impl Upkeep<'_> {
         let CompactReport { dates, error, .. } = compact_on(self.lake, self.settings, &self.compact(name), stop).await;
         report.compact.extend(dates);
         if let Some(error) = error {
-            report.not_done("compact", name, &error);
+            report.not_done(Step::Compact, name, &error);
         }
     }
 
@@ -255,11 +293,7 @@ impl Upkeep<'_> {
         let done = vacuum_on(self.lake, &self.vacuum(name), self.now_ms, stop).await;
         report.vacuum.extend(done.tables.into_iter().filter(|table| table.files > 0));
         if let Some(error) = done.error {
-            report.not_done("vacuum", name, &error);
+            report.not_done(Step::Vacuum, name, &error);
         }
     }
-}
-
-fn compacted_here(all: &[TableName]) -> impl Iterator<Item = &TableName> {
-    all.iter().filter(|name| name.layer != MERGED_ELSEWHERE)
 }

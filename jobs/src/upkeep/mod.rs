@@ -45,7 +45,7 @@ pub use archive::{
 pub use checkpoint::{CheckpointDone, checkpoints, checkpoints_on};
 pub use compact::{CompactOptions, CompactReport, CompactedDate, DatePlan, compact, compact_on, plan_compaction};
 pub use describe::{ColumnLine, Described, HistoryLine, describe, history};
-pub use due::{NotDone, UpkeepOptions, UpkeepPlan, UpkeepReport, plan_upkeep, plan_upkeep_on, upkeep, upkeep_on};
+pub use due::{NotDone, Step, UpkeepOptions, UpkeepPlan, UpkeepReport, plan_upkeep, plan_upkeep_on, upkeep, upkeep_on};
 pub use forget::{ForgetOptions, ForgetReport, ForgottenDate, forget, forget_on, plan_forget};
 pub use open::{parse_name, parse_period, parse_size};
 pub use retain::{RetainDate, RetainOptions, RetainReport, RetainTable, plan_retain, retain, retain_on};

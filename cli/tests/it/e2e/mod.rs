@@ -16,6 +16,7 @@ mod moved;
 mod outages;
 mod plain;
 mod rebalance;
+mod removals;
 mod secrets;
 mod soak;
 mod starts;

@@ -192,6 +192,11 @@ impl Archive {
         // names the tables of the lake where there is none
         open(lake, &options.table).await?;
         let folder = Folder::open(&options.to, &settings.lake.storage)?;
+        if format!("{}/", folder.url()).starts_with(&format!("{}/", lake.url())) {
+            let message = format!("the archive `{}` lies in the lake", folder.url());
+            return Err(Error::new(Stage::Upkeep, Class::User, message)
+                .hint("upkeep deletes files there that no table knows: name another folder or bucket"));
+        }
         let gone = || Error::new(Stage::Upkeep, Class::Outside, format!("table `{}` is gone", options.table));
         let input = Input::gather(lake, &pipeline, None).await?.ok_or_else(gone)?;
         let told = ledger::read(lake, &input.raw, &pipeline.name).await?;

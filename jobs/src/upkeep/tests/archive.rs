@@ -6,7 +6,7 @@ use crate::batch::{conform, primitive, texts};
 use crate::error::Class;
 use crate::fill::{Filler, Part};
 use crate::lake::faults::{Fault, Script, commits_of};
-use crate::lake::{Codec, Lake, PartitionValues};
+use crate::lake::{Codec, Lake, PartitionValues, TableName};
 use crate::reconcile::tests::kit::{Kit, LATENESS_US, Row};
 use crate::upkeep::{
     ArchiveOptions, ArchiveReport, Manifest, RestoreOptions, RestoreReport, RetainOptions, archive_on, plan_archive,
@@ -261,6 +261,21 @@ async fn half_a_date_is_made_whole() {
     assert_eq!(found, [(day(1), 4, 2), (day(2), 6, 0), (day(3), 6, 0)]);
     assert!(rows(&kit).await.keys().eq(before.keys()));
     proved(&kit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_lies_outside_the_lake_and_is_of_raw() {
+    let kit = served().await;
+    let in_lake = format!("file://{}/lake/archive", kit.path().display());
+    let wrong = [
+        ArchiveOptions { to: in_lake, ..options(&kit, 3, Codec::Zstd) },
+        ArchiveOptions { to: "somewhere".to_owned(), ..options(&kit, 3, Codec::Zstd) },
+        ArchiveOptions { table: TableName::new("batch", "totals"), ..options(&kit, 3, Codec::Zstd) },
+    ];
+    for wrong in wrong {
+        let report = archive_on(&kit.lake, &kit.settings, &wrong, &CancellationToken::new()).await;
+        assert_eq!(report.error.map(|e| e.class), Some(Class::User), "{wrong:?}");
+    }
 }
 
 /// The archive of a date that raw has only the rest of stays what it is.

@@ -10,12 +10,12 @@ use crate::lake::faults::{Fault, Script};
 use crate::lake::{Commit, CommitOutcome};
 use crate::prove::{ProveOptions, Verdict, prove_on};
 use crate::reconcile::tests::kit::{Kit, LATENESS_US};
-use crate::upkeep::{UpkeepOptions, UpkeepReport, plan_upkeep, upkeep_on};
+use crate::upkeep::{Step, UpkeepOptions, UpkeepReport, plan_upkeep, upkeep_on};
 use deltaworks_core::commit_info::{Identity, PartitionEntry, RawCommit};
 use deltaworks_core::place::Offset;
 use deltaworks_core::progress::{AppIds, Progress};
 use deltaworks_core::tally::{Fate, Tally};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const NOW_MS: i64 = 10 * 86_400_000;
 
 fn options() -> UpkeepOptions {
-    UpkeepOptions { run_id: "upkeep".to_owned(), older_than: Duration::from_secs(7 * 86_400) }
+    UpkeepOptions { run_id: "upkeep".to_owned(), older_than: Duration::from_secs(7 * 86_400), skip: BTreeSet::new() }
 }
 
 async fn kept_on(kit: &Kit, lake: &Lake) -> UpkeepReport {
@@ -95,11 +95,26 @@ async fn a_store_that_is_away_for_one_table_holds_up_no_other() {
     assert!(count.fired() > 0);
     assert_eq!(
         report.not_done.iter().map(|n| (n.step, n.table.as_str())).collect::<Vec<_>>(),
-        [("compact", "raw.events")]
+        [(Step::Compact, "raw.events")]
     );
     assert_eq!(report.error.as_ref().map(|e| e.class.code()), Some(4));
     assert!(report.retain[0].version.is_some() && !report.checkpoint.is_empty(), "{report:?}");
     assert_eq!(kept_on(&kit, &kit.lake).await.compact.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_that_are_left_out_are_left_to_others() {
+    let kit = due().await;
+    let version = kit.raw().await.version();
+    let all = [Step::Retain, Step::Compact, Step::Checkpoint, Step::Vacuum];
+    let skip = |steps: &[Step]| UpkeepOptions { skip: steps.iter().copied().collect(), ..options() };
+    let stop = CancellationToken::new();
+    let report = upkeep_on(&kit.lake, &kit.settings, &skip(&all), NOW_MS, &stop).await;
+    assert!(report.is_idle() && kit.raw().await.version() == version, "{report:?}");
+    let plan = plan_upkeep(&kit.settings, &skip(&all[..1]), NOW_MS).await.unwrap();
+    assert_eq!((plan.retain.len(), plan.compact.len()), (0, 1), "{plan:?}");
+    let report = upkeep_on(&kit.lake, &kit.settings, &skip(&all[..1]), NOW_MS, &stop).await;
+    assert_eq!((report.retain.len(), report.compact.len()), (0, 1), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
