@@ -1,5 +1,9 @@
 //! What was typed.
 
+mod backfill;
+
+pub use backfill::{Backfill, BackfillCreate, BackfillResume};
+
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use deltaworks_core::windows::{Granularity, Instant};
 use deltaworks_jobs::lake::TableName;
@@ -74,6 +78,9 @@ pub enum Verb {
     /// What moved after it was shown, by how much, and which events did it
     #[command(subcommand)]
     Drift(Drift),
+    /// Compute past windows again: a plan that can be interrupted, resumed anywhere, and given up
+    #[command(subcommand)]
+    Backfill(Backfill),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was
     Prove(Prove),
     /// Keep tables in shape: compact, vacuum, checkpoint; describe and history only look

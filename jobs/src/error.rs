@@ -33,6 +33,8 @@ pub enum Stage {
     Prove,
     /// Batch.
     Batch,
+    /// Backfills.
+    Backfill,
     /// Upkeep of tables.
     Upkeep,
     /// Reconcile.
@@ -52,6 +54,7 @@ impl fmt::Display for Stage {
             Self::Speed => "speed",
             Self::Prove => "prove",
             Self::Batch => "batch",
+            Self::Backfill => "backfill",
             Self::Upkeep => "upkeep",
             Self::Reconcile => "reconcile",
         })

@@ -6,6 +6,7 @@
 //!   edges:                 kafka      lake                                            engine: query, second_engine: prove
 //!   fill: rows below what land has reached, and rows of files, into the same tables
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
+//!   backfill: past units once more, by a plan that outlives the process
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]

@@ -35,6 +35,7 @@ pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Endin
         aggregates: args.aggregates.clone(),
         interval: Interval { from: args.interval_start, to: args.interval_end },
         forced: args.force,
+        any_age: false,
         granularities: args.granularities.clone(),
         parallel,
         input_version: args.input_version,

@@ -1,5 +1,6 @@
 //! One file per verb: settings in, a call into the stages, an ending out. No data logic.
 
+mod backfill;
 mod batch;
 mod check;
 mod demo;
@@ -20,7 +21,7 @@ mod stream;
 mod tables;
 mod topics;
 
-use crate::args::{Args, Global, Tables, Verb};
+use crate::args::{Args, Backfill, Global, Tables, Verb};
 use crate::ending::Ending;
 use crate::logging::Screen;
 use deltaworks_jobs::project::{
@@ -44,6 +45,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Batch(verb) => batch::run(global, verb, screen).await,
         Verb::Speed(verb) => speed::run(global, verb).await,
         Verb::Run(verb) => run::run(global, verb, screen).await,
+        Verb::Backfill(verb) => backfill::run(global, verb, screen).await,
         Verb::Prove(verb) => prove::run(global, verb).await,
         Verb::Tables(verb) => tables::run(global, verb).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb).await,
@@ -57,6 +59,7 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
     let asks = match &args.verb {
         Verb::Drift(_) | Verb::Rejects(_) | Verb::Offsets(_) | Verb::Query(_) | Verb::Status(_) => true,
         Verb::Tables(verb) => matches!(verb, Tables::Describe { .. } | Tables::History { .. }),
+        Verb::Backfill(verb) => matches!(verb, Backfill::Status { .. } | Backfill::List { .. }),
         Verb::Batch(verb) => verb.try_file.is_some(),
         _ => false,
     };

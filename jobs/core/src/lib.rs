@@ -10,12 +10,14 @@
 //!
 //! progress ─> windows ─> units ─> (compute) ─> balance ─> (publish)
 //! progress ─> speed ─> (append)
+//! backfill: what is left of a frozen plan
 //! upkeep: what becomes of a table's files
 //! units, speed ─> served ─> drift
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop"))]
 
+pub mod backfill;
 pub mod balance;
 pub mod commit_info;
 pub mod commit_plan;

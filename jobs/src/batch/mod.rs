@@ -13,6 +13,8 @@
 //! they may be published by [`deltaworks_core::balance`]. A trial goes the same way and prints instead of publishing.
 
 // in flow order
+mod chosen;
+mod round;
 mod run;
 mod try_out;
 
@@ -20,6 +22,7 @@ mod select;
 
 mod input;
 mod plan;
+mod redefined;
 
 mod compute;
 
@@ -53,17 +56,19 @@ pub use run::{BatchOptions, BatchReport, UnitCounts, batch, batch_on, plan_only}
 pub use try_out::{Tried, TryOptions, try_out};
 
 // how others read raw, what batch has published, and how others publish
+pub(crate) use chosen::Chosen;
 pub(crate) use columns::{conform, event_times, named, primitive, texts};
 pub(crate) use ids::{DateIds, IdScan, contained};
 pub(crate) use ledger::{Kept, kept, pins, pins_table, pins_there};
-pub(crate) use plan::units_of;
+pub(crate) use plan::{Planned, guard, plan_units, shown, summary, units_of};
 pub(crate) use publish::{
     CHECKPOINT_EVERY, Run, batch_name, batch_table, definition_id, judge_grain, ledger_of, live_by_partition,
     partition_of, rows_of, same_rows,
 };
+pub(crate) use round::{Context, Permit};
 pub(crate) use run::DEDUP_SHARE;
 pub(crate) use scan::{DateFiles, Numbered, NumberedBatches, broke_down, in_background};
-pub(crate) use select::{Engine, jobs_of, select};
+pub(crate) use select::{Engine, Job, jobs_of, judge_granularities, select};
 pub(crate) use values::{send, stream};
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::ids::share_an_id;
 use super::input::Input;
 use super::ledger;
 use super::publish::{batch_name, definition_id, judge_grain, ledger_of};
+use super::redefined::backfill_lines;
 use super::run::BatchOptions;
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
@@ -74,7 +75,7 @@ pub struct PlannedUnit {
 }
 
 /// How many units are left as they are, by reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// They are what a recompute would give.
     pub up_to_date: u64,
@@ -86,17 +87,17 @@ pub struct Summary {
     pub beyond_retention: u64,
     /// The raw table was recreated and is not yet as far.
     pub recreated_behind: u64,
+    /// The commands that redo those with a former definition.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backfill: Vec<String>,
 }
 
 impl Summary {
     /// Says what a person may want to do about it.
     pub fn tell(&self, pipeline: &str) {
         if self.definition_kept > 0 {
-            tracing::warn!(
-                pipeline,
-                units = self.definition_kept,
-                "older units keep their former definition; `batch --force --interval-start … --interval-end …` redoes them"
-            );
+            let redo = self.backfill.join("; ");
+            tracing::warn!(pipeline, units = self.definition_kept, redo, "older units keep their former definition");
         }
         if self.beyond_retention > 0 {
             tracing::warn!(
@@ -108,12 +109,13 @@ impl Summary {
     }
 
     /// Takes in what was left of another pipeline.
-    pub const fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.up_to_date += other.up_to_date;
         self.not_covered += other.not_covered;
         self.definition_kept += other.definition_kept;
         self.beyond_retention += other.beyond_retention;
         self.recreated_behind += other.recreated_behind;
+        self.backfill.extend(other.backfill);
     }
 }
 
@@ -139,7 +141,9 @@ pub async fn plan_units(
         }
         entries.push(table.map_or_else(|| Ok(BTreeMap::new()), |t| ledger_of(&aggregate.definition.name, &t))?);
     }
-    let named: BTreeSet<Fingerprint> = entries.iter().flat_map(BTreeMap::values).map(|entry| entry.pin).collect();
+    let is_asked_for = |unit: &Unit| only.is_none_or(|only| only.contains(unit));
+    let named = entries.iter().flatten().filter(|(unit, _)| is_asked_for(unit)).map(|(_, entry)| entry.pin);
+    let named: BTreeSet<Fingerprint> = named.collect();
     let pins = ledger::pins(lake, &named).await?;
     let (mut planned, mut compared) = (Vec::new(), Compared::new());
     for (number, (aggregate, entries)) in aggregates.iter().zip(&entries).enumerate() {
@@ -150,10 +154,10 @@ pub async fn plan_units(
             dedup: input.has_ids(),
             interval: options.interval,
             forced: options.forced,
-            redefine_days: aggregate.file.redefine_days,
+            redefine_days: if options.any_age { u32::MAX } else { aggregate.file.redefine_days },
         };
         for (unit, extent) in units_of(&aggregate.definition, &input.pin, entries, &options.granularities)? {
-            if only.is_some_and(|only| !only.contains(&unit)) {
+            if !is_asked_for(&unit) {
                 continue;
             }
             let entry = entries.get(&unit).copied();
@@ -292,8 +296,8 @@ fn refusal(why: &Refusal) -> (String, &'static str) {
 
 /// Counts the units that are left as they are.
 #[must_use]
-pub fn summary(planned: &[Planned]) -> Summary {
-    let mut summary = Summary::default();
+pub fn summary(aggregates: &[Aggregate], planned: &[Planned]) -> Summary {
+    let mut summary = Summary { backfill: backfill_lines(aggregates, planned), ..Summary::default() };
     for Planned { plan, .. } in planned {
         match plan {
             Plan::Nothing { why: Idle::UpToDate } => summary.up_to_date += 1,

@@ -5,7 +5,7 @@
 //! comparing: our run id and sequence there = done; the entry as it was = try again; moved = another run
 //! was first, and the caller plans the unit again.
 //!
-//! Invariants: G1 a unit's rows and its three entries change in one commit; G2 the generation grows iff
+//! Invariants: G1 a unit's rows and its entries change in one commit; G2 the generation grows iff
 //! the rows change; G3 nothing is retried blind.
 
 use super::columns::conform;
@@ -202,7 +202,7 @@ impl Publisher {
         if let (Some(entry), Some(published)) = (before, published)
             && same_rows(&content, &published)?
         {
-            let after = Entry { definition: self.definition_id, ..entry.repinned(pin) };
+            let after = entry.held(pin, self.definition_id);
             let done = self.commit(Change { unit: unit.clone(), before, after, rows: None }).await?;
             return Ok(if done { Published::Unchanged } else { Published::Overlap });
         }
@@ -246,7 +246,7 @@ impl Publisher {
                 return Ok(false);
             }
             let mut commit = Commit::new("WRITE", &identity)?;
-            commit.txns = change.after.write(&change.unit).to_vec();
+            commit.txns = change.after.write(&change.unit);
             if let Some(file) = &change.rows {
                 commit.removes = self.live.get(&partition).cloned().unwrap_or_default();
                 commit.adds = file.iter().cloned().collect();

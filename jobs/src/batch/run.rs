@@ -1,28 +1,24 @@
 //! One run: for each pipeline gather, plan, compute, publish; what another run has published meanwhile is
-//! planned once more.
+//! planned once more. How a plan is carried out is in `round.rs`.
 //!
-//! Invariants: R1 nothing is published if any planned unit cannot be computed right; R2 pins are recorded
-//! before the units that name them; R3 a run that is interrupted or fails keeps what it has published, and
-//! the next one goes on from there.
+//! Invariant: R1 nothing is published if any planned unit cannot be computed right.
 
-use super::check::check;
-use super::compute::{Compute, Computed, Read, Task};
 use super::input::Input;
-use super::ledger::{PinRow, RunRow, record_pins, record_runs};
+use super::ledger::{RunRow, record_runs};
 use super::meter::Meter;
-use super::plan::{Aggregate, Planned, PlannedUnit, Summary, guard, plan_units, shown, summary};
-use super::publish::{Published, Publisher, Run, definition_id};
+use super::plan::{PlannedUnit, Summary, guard, plan_units, shown, summary};
+use super::publish::Run;
+use super::round::{Context, Done};
 use super::select::{Job, jobs};
 use crate::clock::Clock;
-use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::Lake;
 use crate::project::settings::{Pipeline, Settings};
-use deltaworks_core::units::{Entry, Fingerprint, Interval, Plan, Unit};
+use deltaworks_core::units::{Interval, Unit};
 use deltaworks_core::windows::Granularity;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +38,8 @@ pub struct BatchOptions {
     pub interval: Interval,
     /// Compute units whatever the facts.
     pub forced: bool,
+    /// Redo units of a changed definition however long ago they ended.
+    pub any_age: bool,
     /// Granularities; empty for all.
     pub granularities: Vec<Granularity>,
     /// Files read, and threads' worth of work, at a time.
@@ -86,25 +84,6 @@ pub struct BatchReport {
     pub error: Option<Error>,
 }
 
-/// What all parts of a run share.
-struct Context<'a> {
-    lake: Lake,
-    settings: &'a Settings,
-    options: &'a BatchOptions,
-    run: Run,
-    meter: &'a Arc<Meter>,
-    clock: &'a Clock,
-    stop: &'a CancellationToken,
-}
-
-/// What was done of one pipeline, for `ops.runs`.
-#[derive(Debug, Default)]
-struct Done {
-    input: Option<(String, i64)>,
-    pins: BTreeSet<Fingerprint>,
-    read: Read,
-}
-
 impl BatchReport {
     /// Whether no unit needed anything.
     #[must_use]
@@ -124,7 +103,7 @@ pub async fn plan_only(settings: &Settings, options: &BatchOptions) -> Result<(V
         let Some(input) = Input::gather(&lake, &job.pipeline, options.input_version).await? else { continue };
         let planned = plan_units(&lake, &input, &job.aggregates, options, None).await?;
         units.extend(shown(&input, &planned));
-        left.add(summary(&planned));
+        left.add(summary(&job.aggregates, &planned));
     }
     Ok((units, left))
 }
@@ -154,7 +133,7 @@ pub async fn batch_on(
 ) -> BatchReport {
     let mut report = BatchReport::default();
     let run = Run::new(options.run_id.clone());
-    let context = Context { lake: lake.clone(), settings, options, run, meter, clock, stop };
+    let context = Context { lake: lake.clone(), settings, options, run, meter, clock, stop, permit: None };
     if let Err(error) = context.run(&mut report).await {
         let published = report.units.changed + report.units.unchanged > 0;
         let class = if published && error.class == Class::Outside { Class::Partly } else { error.class };
@@ -169,11 +148,7 @@ impl Context<'_> {
             let began_ms = self.clock.now_ms();
             let mut done = Done::default();
             let ended = self.pipeline(&job, report, &mut done).await;
-            let verdict = match &ended {
-                Err(error) => format!("failed: {}", error.message),
-                Ok(()) if report.stopped => "interrupted".to_owned(),
-                Ok(()) => "done".to_owned(),
-            };
+            let verdict = verdict(&ended, report.stopped);
             let recorded = self.record(&job.pipeline, done, began_ms, verdict).await;
             ended?;
             recorded?;
@@ -195,7 +170,7 @@ impl Context<'_> {
             let planned = plan_units(&self.lake, &input, &job.aggregates, self.options, again.as_ref()).await?;
             guard(Some(&input), &job.aggregates, &planned, self.options)?;
             if again.is_none() {
-                let left = summary(&planned);
+                let left = summary(&job.aggregates, &planned);
                 left.tell(&job.pipeline.name);
                 report.left.add(left);
             }
@@ -212,129 +187,8 @@ impl Context<'_> {
         Err(Error::new(Stage::Batch, Class::Overlap, message).hint("schedule one `batch` at a time"))
     }
 
-    /// Carries out one plan; the units that another run was first at.
-    async fn round(
-        &self,
-        input: &Input,
-        job: &Job,
-        planned: &[Planned],
-        report: &mut BatchReport,
-        done: &mut Done,
-    ) -> Result<BTreeSet<Unit>> {
-        let work: Vec<&Planned> =
-            planned.iter().filter(|p| matches!(p.plan, Plan::Recompute { .. } | Plan::Repin)).collect();
-        if work.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        done.input = Some((input.pin.table.clone(), input.pin.version));
-        faults::point("after_batch_plan");
-        self.record_pins(job, &work).await?;
-        faults::point("after_pins");
-        let mut publishers = BTreeMap::new();
-        for number in work.iter().map(|p| p.aggregate).collect::<BTreeSet<_>>() {
-            let Aggregate { file, definition } = &job.aggregates[number];
-            publishers.insert(number, Publisher::open(&self.lake, definition, &file.grain, &self.run).await?);
-        }
-        let left = work.len() as u64;
-        let mut units = UnitsDone { overlapped: BTreeSet::new(), done: 0 };
-        let mut fill = Fill { publishers: &mut publishers, report: &mut *report, done, units: &mut units };
-        let ended = self.carry_out(input, job, &work, &mut fill).await;
-        if ended.is_err() {
-            report.units.failed += left - units.done;
-        }
-        for publisher in publishers.values() {
-            if let Err(error) = publisher.end().await {
-                tracing::warn!(%error, "log upkeep will be tried again");
-            }
-        }
-        ended?;
-        Ok(units.overlapped)
-    }
-
-    async fn carry_out(&self, input: &Input, job: &Job, work: &[&Planned], fill: &mut Fill<'_>) -> Result<()> {
-        let (compute, repin): (Vec<&Planned>, Vec<&Planned>) =
-            work.iter().partition(|p| matches!(p.plan, Plan::Recompute { .. }));
-        for p in repin {
-            if let (Some(publisher), Some(entry)) = (fill.publishers.get_mut(&p.aggregate), p.entry) {
-                let published = publisher.repin(&p.unit, entry, p.pin.id()).await?;
-                fill.count(p, published);
-            }
-        }
-        let tasks: Vec<Task> = compute.iter().filter_map(|p| task(p)).collect();
-        announce(&tasks, input, self.meter);
-        let definitions: Vec<&Definition> = job.aggregates.iter().map(|a| &a.definition).collect();
-        let memory_bytes = self.settings.memory_bytes / DEDUP_SHARE;
-        let parallel = self.options.parallel;
-        let mut computing = Compute::new(input, &definitions, &tasks, parallel, memory_bytes, self.meter.clone())?;
-        let ended = self.publish_all(&mut computing, &compute, &definitions, fill).await;
-        fill.read(computing.read());
-        ended
-    }
-
-    /// Publishes units as they are finished, while the next date is computed.
-    async fn publish_all(
-        &self,
-        computing: &mut Compute<'_>,
-        compute: &[&Planned],
-        definitions: &[&Definition],
-        fill: &mut Fill<'_>,
-    ) -> Result<()> {
-        let mut finished = Vec::new();
-        loop {
-            let next = async {
-                tokio::select! {
-                    next = computing.next() => next.map(|next| next.map_or(Next::End, Next::Finished)),
-                    () = self.stop.cancelled() => Ok(Next::Stopped),
-                }
-            };
-            let publish = self.publish_each(&finished, compute, definitions, fill);
-            let (next, published) = tokio::join!(next, publish);
-            published?;
-            match next? {
-                Next::Finished(units) => finished = units,
-                Next::End => return Ok(()),
-                Next::Stopped => {
-                    fill.report.stopped = true;
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    async fn publish_each(
-        &self,
-        finished: &[Computed],
-        compute: &[&Planned],
-        definitions: &[&Definition],
-        fill: &mut Fill<'_>,
-    ) -> Result<()> {
-        for computed in finished {
-            let p = compute[computed.task];
-            let Some(publisher) = fill.publishers.get_mut(&p.aggregate) else { continue };
-            let published = publish(p, computed, definitions[p.aggregate], publisher).await?;
-            fill.done.pins.insert(p.pin.id());
-            fill.report.units.computed += 1;
-            fill.report.windows += computed.counts.windows;
-            fill.count(p, published);
-            Meter::add(&self.meter.units_done, 1);
-        }
-        Ok(())
-    }
-
-    async fn record_pins(&self, job: &Job, work: &[&Planned]) -> Result<()> {
-        let mut rows: BTreeMap<(Fingerprint, usize), PinRow<'_>> = BTreeMap::new();
-        for p in work {
-            let Aggregate { file, definition } = &job.aggregates[p.aggregate];
-            let definition_id = definition_id(definition);
-            let row = PinRow { pin: &p.pin, pipeline: &job.pipeline.name, definition, definition_id, sql: &file.sql };
-            rows.insert((p.pin.id(), p.aggregate), row);
-        }
-        let rows: Vec<PinRow<'_>> = rows.into_values().collect();
-        record_pins(&self.lake, &rows, &self.run, self.clock.now_ms()).await
-    }
-
     /// Records what was done; a pipeline that needed nothing leaves no row.
-    async fn record(&self, pipeline: &Pipeline, done: Done, began_ms: i64, verdict: String) -> Result<()> {
+    pub(super) async fn record(&self, pipeline: &Pipeline, done: Done, began_ms: i64, verdict: String) -> Result<()> {
         let Some((table_id, version)) = done.input else { return Ok(()) };
         faults::point("before_run_record");
         let now_ms = self.clock.now_ms();
@@ -352,75 +206,11 @@ impl Context<'_> {
     }
 }
 
-/// What became of the units of a round.
-struct UnitsDone {
-    overlapped: BTreeSet<Unit>,
-    done: u64,
-}
-
-/// What the next date has brought.
-enum Next {
-    Finished(Vec<Computed>),
-    End,
-    Stopped,
-}
-
-/// What a round publishes with, and what it fills.
-struct Fill<'r> {
-    publishers: &'r mut BTreeMap<usize, Publisher>,
-    report: &'r mut BatchReport,
-    done: &'r mut Done,
-    units: &'r mut UnitsDone,
-}
-
-impl Fill<'_> {
-    fn count(&mut self, planned: &Planned, published: Published) {
-        self.units.done += 1;
-        match published {
-            Published::Changed => self.report.units.changed += 1,
-            Published::Unchanged => self.report.units.unchanged += 1,
-            Published::Overlap => {
-                self.units.overlapped.insert(planned.unit.clone());
-            }
-        }
+/// How `ops.runs` calls an end.
+pub(super) fn verdict<T>(ended: &Result<T>, stopped: bool) -> String {
+    match ended {
+        Err(error) => format!("failed: {}", error.message),
+        Ok(_) if stopped => "interrupted".to_owned(),
+        Ok(_) => "done".to_owned(),
     }
-
-    fn read(&mut self, read: Read) {
-        self.report.rows += read.rows;
-        self.report.late += read.late;
-        self.report.duplicates += read.duplicates;
-        self.done.read.add(read);
-    }
-}
-
-/// Says to the live line what there is to do.
-pub(super) fn announce(tasks: &[Task], input: &Input, meter: &Meter) {
-    Meter::add(&meter.units, tasks.len() as u64);
-    let dates: BTreeSet<_> = tasks.iter().flat_map(|t| t.extent.dates.iter()).collect();
-    let bytes = dates.iter().filter_map(|date| input.dates.get(date)).map(|files| files.bytes).sum();
-    Meter::add(&meter.bytes, bytes);
-}
-
-fn task(p: &Planned) -> Option<Task> {
-    let Plan::Recompute { covered, .. } = &p.plan else { return None };
-    Some(Task {
-        aggregate: p.aggregate,
-        granularity: p.unit.granularity,
-        window_date: p.unit.window_date,
-        extent: p.extent.clone(),
-        covered: *covered,
-    })
-}
-
-async fn publish(
-    p: &Planned,
-    computed: &Computed,
-    definition: &Definition,
-    publisher: &mut Publisher,
-) -> Result<Published> {
-    let empty = check(&p.unit, computed, definition)?;
-    let before: Option<Entry> = p.entry;
-    let published = publisher.publish(&p.unit, before, &computed.rows, p.pin.id()).await?;
-    tracing::debug!(unit = %p.unit, ?published, ?empty, rows = computed.counts.rows, "unit");
-    Ok(published)
 }

@@ -79,14 +79,19 @@ impl Kit {
     pub fn new(aggregates: &[Sql]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("event.odcs.yaml"), CONTRACT).unwrap();
-        let settings = write(folder.path(), aggregates);
+        let settings = write(folder.path(), aggregates, 1_000);
         let lake = Lake::open(&settings.lake).unwrap();
         Self { settings, lake, runs: AtomicU64::new(0), sequence: AtomicU64::new(0), folder }
     }
 
     /// Puts other aggregates in place.
     pub fn define(&mut self, aggregates: &[Sql]) {
-        self.settings = write(self.folder.path(), aggregates);
+        self.define_within(aggregates, 1_000);
+    }
+
+    /// The same; batch redoes as many days by itself.
+    pub fn define_within(&mut self, aggregates: &[Sql], redefine_days: u32) {
+        self.settings = write(self.folder.path(), aggregates, redefine_days);
     }
 
     pub fn pipeline(&self) -> &Arc<Pipeline> {
@@ -103,6 +108,7 @@ impl Kit {
             aggregates: Vec::new(),
             interval: Interval::default(),
             forced: false,
+            any_age: false,
             granularities: Vec::new(),
             parallel: 2,
             input_version: None,
@@ -258,12 +264,12 @@ impl Kit {
     }
 }
 
-fn write(folder: &std::path::Path, aggregates: &[Sql]) -> Settings {
+fn write(folder: &std::path::Path, aggregates: &[Sql], redefine_days: u32) -> Settings {
     let mut names = Vec::new();
     for Sql { name, windows, zone, select } in aggregates {
         let text = format!(
             "-- aggregate: {name}\n-- grain: one row per key and window\n-- from: events\n-- windows: {windows}\n\
-             -- timezone: {zone}\n-- redefine: 1000d\n{select}\n"
+             -- timezone: {zone}\n-- redefine: {redefine_days}d\n{select}\n"
         );
         std::fs::write(folder.join(format!("{name}.sql")), text).unwrap();
         names.push(format!("{name}.sql"));

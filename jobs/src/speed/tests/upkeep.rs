@@ -125,6 +125,7 @@ async fn a_table_is_made_anew_from_the_first_window_that_is_not_final() {
         aggregates: Vec::new(),
         interval: Interval::default(),
         forced: false,
+        any_age: false,
         granularities: Vec::new(),
         parallel: 2,
         input_version: None,

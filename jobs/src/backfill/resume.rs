@@ -1,0 +1,180 @@
+//! Goes on with a backfill of any kind, wherever it was created: judges where it is, and hands it to its kind.
+
+use super::freeze::Spec;
+use super::recompute::{Recompute, left_of};
+use super::state::{self, Backfill, cancelled};
+use crate::batch::meter::Meter;
+use crate::clock::Clock;
+use crate::error::{Class, Error, Result, Stage};
+use crate::lake::Lake;
+use crate::project::settings::Settings;
+use deltaworks_core::backfill::{BackfillId, FrozenUnit, Kind, State};
+use serde::Serialize;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What going on is asked for.
+#[derive(Debug, Clone)]
+pub struct ResumeOptions {
+    /// Id of the run.
+    pub run_id: String,
+    /// Files read, and threads' worth of work, at a time.
+    pub parallel: usize,
+}
+
+/// How a run over a backfill ended.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What was done.
+    pub figures: Figures,
+    /// Whether it ended because it was told to.
+    pub stopped: bool,
+    /// Why it did not get to its end.
+    pub error: Option<Error>,
+}
+
+/// What a run over a recompute did.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Units.
+    pub units: UnitFigures,
+    /// Windows with events, of the units computed.
+    pub windows: u64,
+    /// Raw rows read.
+    pub rows: u64,
+    /// Late ones among them.
+    pub late: u64,
+    /// Copies among them.
+    pub duplicates: u64,
+    /// Units whose dates raw no longer keeps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beyond_retention: Vec<String>,
+}
+
+/// Units of a recompute.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct UnitFigures {
+    /// In the plan.
+    pub total: u64,
+    /// Done before this run began, by whomever.
+    pub done: u64,
+    /// Computed by this run.
+    pub computed: u64,
+    /// Of these, with new rows.
+    pub changed: u64,
+    /// Of these, with the rows that they had.
+    pub unchanged: u64,
+    /// Begun by this run and not published.
+    pub failed: u64,
+    /// Still to do.
+    pub left: u64,
+}
+
+impl Report {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.error.is_none() && !self.stopped && self.figures.units.computed == 0
+    }
+}
+
+/// The backfill of this id.
+///
+/// # Errors
+/// [`Class::User`] if there is none; the table cannot be read.
+pub async fn find(settings: &Settings, id: BackfillId) -> Result<Backfill> {
+    state::find(&Lake::open(&settings.lake)?, id).await
+}
+
+/// Goes on with a backfill; the report says how far it got, also if it failed.
+pub async fn resume(
+    settings: &Settings,
+    id: BackfillId,
+    options: &ResumeOptions,
+    meter: &Arc<Meter>,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Report {
+    match Lake::open(&settings.lake) {
+        Ok(lake) => resume_on(&lake, settings, id, options, meter, clock, stop).await,
+        Err(error) => Report { error: Some(error), ..Report::default() },
+    }
+}
+
+/// The same, on a lake that is open.
+pub async fn resume_on(
+    lake: &Lake,
+    settings: &Settings,
+    id: BackfillId,
+    options: &ResumeOptions,
+    meter: &Arc<Meter>,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Report {
+    let mut report = Report::default();
+    let ended = async {
+        let backfill = &state::find(lake, id).await?;
+        match backfill.state {
+            State::Open => {}
+            State::Cancelled => return Err(cancelled(id)),
+            State::Finished => {
+                let units = &mut report.figures.units;
+                (units.total, units.done) = (backfill.items, backfill.items);
+                return Ok(false);
+            }
+        }
+        match backfill.kind {
+            Kind::Recompute => {
+                let recompute = Recompute { lake, settings, backfill, options, meter, clock, stop };
+                recompute.run(&mut report.figures).await
+            }
+            other => Err(not_of_this_version(backfill, other)),
+        }
+    };
+    match ended.await {
+        Ok(stopped) => report.stopped = stopped,
+        Err(error) => report.error = Some(error),
+    }
+    report
+}
+
+/// The units of a recompute that are left, in its order, as people read them.
+///
+/// # Errors
+/// [`Class::User`] if there is none of this id, or it was given up; a table cannot be read.
+pub async fn what_is_left(settings: &Settings, id: BackfillId) -> Result<Vec<String>> {
+    what_is_left_on(&Lake::open(&settings.lake)?, id).await
+}
+
+/// The same, on a lake that is open.
+///
+/// # Errors
+/// As [`what_is_left`].
+pub async fn what_is_left_on(lake: &Lake, id: BackfillId) -> Result<Vec<String>> {
+    let backfill = state::find(lake, id).await?;
+    match backfill.state {
+        State::Open => items_left(lake, &backfill).await,
+        State::Finished => Ok(Vec::new()),
+        State::Cancelled => Err(cancelled(id)),
+    }
+}
+
+/// What of its plan a backfill has not done, in its order, as people read it.
+///
+/// # Errors
+/// A table cannot be read; the kind is of another version.
+pub async fn items_left(lake: &Lake, backfill: &Backfill) -> Result<Vec<String>> {
+    match backfill.kind {
+        Kind::Recompute => {
+            let plan: Vec<FrozenUnit> = state::items(lake, backfill).await?;
+            let left = left_of(lake, backfill, &Spec::of(backfill)?, &plan).await?;
+            Ok(left.into_iter().map(|frozen| frozen.unit.to_string()).collect())
+        }
+        other => Err(not_of_this_version(backfill, other)),
+    }
+}
+
+fn not_of_this_version(backfill: &Backfill, kind: Kind) -> Error {
+    let message = format!("backfill `{}` is of the kind {kind:?}, which this version does not know", backfill.id);
+    Error::new(Stage::Backfill, Class::User, message).hint("a newer version has created it; go on with that one")
+}
