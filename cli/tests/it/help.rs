@@ -16,7 +16,7 @@ fn help(verb: &[&str]) -> String {
 
 #[test]
 fn help_of_every_verb() {
-    let verbs: [&[&str]; 32] = [
+    let verbs: [&[&str]; 38] = [
         &[],
         &["init"],
         &["check"],
@@ -31,6 +31,12 @@ fn help_of_every_verb() {
         &["speed", "rebuild"],
         &["reconcile"],
         &["run"],
+        &["backfill"],
+        &["backfill", "create"],
+        &["backfill", "status"],
+        &["backfill", "resume"],
+        &["backfill", "cancel"],
+        &["backfill", "list"],
         &["prove"],
         &["tables"],
         &["tables", "compact"],
@@ -75,6 +81,7 @@ fn no_verb_is_without_a_snapshot() {
         "reconcile",
         "run",
         "drift",
+        "backfill",
         "prove",
         "tables",
         "rejects",

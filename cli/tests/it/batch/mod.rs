@@ -3,6 +3,7 @@
 //! The model knows no function of the product: it bins by jiff alone, deduplicates by the total order and
 //! sums in one loop.
 
+mod backfill;
 mod cases;
 mod crash;
 mod overlap;

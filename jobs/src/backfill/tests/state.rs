@@ -93,7 +93,8 @@ async fn files_that_others_rewrite_tell_the_same() {
     let lake = memory();
     let Created::New(first) = created(&lake, 1, "a").await else { panic!("it is the first") };
     let Created::New(second) = created(&lake, 2, "b").await else { panic!("it is the second") };
-    end(&lake, second.id, Event::Cancelled, &Run::new("c"), 1_700_000_002_000).await.unwrap();
+    let turn = end(&lake, second.id, Event::Cancelled, &Run::new("c"), 1_700_000_002_000).await.unwrap();
+    assert_eq!(turn, Turn::Record);
     let mut table = lake.open_table(&TableName::new("ops", "backfills")).await.unwrap().unwrap();
     let schema = file_schema(table.schema(), table.partition_columns());
     let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
