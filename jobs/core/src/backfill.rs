@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case(false, 3, &["5m/1 1d/1 1w/1", "5m/2 1d/2", "5m/5"])]
+    #[case(false, 3, &["5m/1 1d/1 1w/1", "5m/2 1d/2 5m/5"])]
     #[case(false, 5, &["5m/1 1d/1 1w/1 5m/2 1d/2", "5m/5"])]
     #[case(false, 1, &["5m/1 1d/1 1w/1", "5m/2 1d/2", "5m/5"])]
     #[case(false, 9, &["5m/1 1d/1 1w/1 5m/2 1d/2 5m/5"])]

@@ -10,7 +10,9 @@ use super::freeze::{Spec, definition_of, job_of, named, no_longer_kept};
 use super::resume::{Figures, ResumeOptions, UnitFigures};
 use super::state::{self, Backfill, Watch, cancelled};
 use crate::batch::meter::Meter;
-use crate::batch::{BatchOptions, BatchReport, Chosen, Context, Input, Job, Permit, Run, batch_name, ledger_of};
+use crate::batch::{
+    BatchOptions, BatchReport, Chosen, Context, Input, Job, Permit, Run, UnitCounts, batch_name, ledger_of,
+};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
@@ -61,32 +63,41 @@ impl Recompute<'_> {
     /// What ends a run of batch; [`Class::User`] if the definition changed or the backfill was given up;
     /// [`Class::InputLost`] if raw no longer keeps the dates of some units: the others are done.
     pub async fn run(&self, figures: &mut Figures) -> Result<bool> {
+        let spec = Spec::of(self.backfill)?;
+        let plan: Vec<FrozenUnit> = state::items(self.lake, self.backfill).await?;
         let mut progress = Progress::default();
-        let ended = self.all(figures, &mut progress).await;
-        let BatchReport { units, windows, rows, late, duplicates, .. } = progress.batch;
-        let done = figures.units.done + progress.settled.len() as u64;
-        figures.units = UnitFigures {
-            left: figures.units.total.saturating_sub(done),
-            computed: units.computed,
-            changed: units.changed,
-            unchanged: units.unchanged,
-            failed: units.failed,
-            ..figures.units
-        };
-        (figures.windows, figures.rows, figures.late, figures.duplicates) = (windows, rows, late, duplicates);
-        figures.beyond_retention = progress.set_aside.beyond_retention.iter().map(ToString::to_string).collect();
-        let published = units.changed + units.unchanged > 0;
+        figures.units.total = plan.len() as u64;
+        let ended = self.all(&spec, &plan, figures, &mut progress).await;
+        self.count(&spec, &plan, figures, &progress).await;
+        let published = figures.units.changed + figures.units.unchanged > 0;
         ended.map_err(|error| match error.class {
             Class::Outside if published => Error { class: Class::Partly, ..error },
             _ => error,
         })
     }
 
-    async fn all(&self, figures: &mut Figures, progress: &mut Progress) -> Result<bool> {
-        let spec = Spec::of(self.backfill)?;
-        let plan: Vec<FrozenUnit> = state::items(self.lake, self.backfill).await?;
-        figures.units.total = plan.len() as u64;
-        let todo = left_of(self.lake, self.backfill, &spec, &plan).await?;
+    /// Counts what was done, also where it failed.
+    async fn count(&self, spec: &Spec, plan: &[FrozenUnit], figures: &mut Figures, progress: &Progress) {
+        let BatchReport { units, windows, rows, late, duplicates, .. } = progress.batch;
+        let left = match left_of(self.lake, self.backfill, spec, plan).await {
+            Ok(left) => left.iter().filter(|frozen| !progress.settled.contains(&frozen.unit)).count() as u64,
+            Err(_) => figures.units.total.saturating_sub(figures.units.done + units.changed + units.unchanged),
+        };
+        let UnitFigures { total, done, .. } = figures.units;
+        let UnitCounts { computed, changed, unchanged, failed } = units;
+        figures.units = UnitFigures { total, done, computed, changed, unchanged, failed, left };
+        (figures.windows, figures.rows, figures.late, figures.duplicates) = (windows, rows, late, duplicates);
+        figures.beyond_retention = progress.set_aside.beyond_retention.iter().map(ToString::to_string).collect();
+    }
+
+    async fn all(
+        &self,
+        spec: &Spec,
+        plan: &[FrozenUnit],
+        figures: &mut Figures,
+        progress: &mut Progress,
+    ) -> Result<bool> {
+        let mut todo = left_of(self.lake, self.backfill, spec, plan).await?;
         figures.units.done = figures.units.total - todo.len() as u64;
         if todo.is_empty() {
             return self.finish().await;
@@ -96,17 +107,16 @@ impl Recompute<'_> {
         let options = spec.batch(self.options.run_id.clone(), self.backfill.target.clone(), self.options.parallel);
         let watch = Watch::new(self.lake, self.backfill.id).await?;
         let context = self.context(&options, &watch);
-        let mut todo: Vec<&FrozenUnit> = todo;
         for _ in 0..PASSES_MAX {
             progress.set_aside = Chosen::default();
-            if !self.pass(&context, &job, &spec, &todo, progress).await? {
+            if !self.pass(&context, &job, spec, &todo, progress).await? {
                 return if watch.is_cancelled().await { Err(cancelled(self.backfill.id)) } else { Ok(true) };
             }
             if progress.set_aside.moved.is_empty() {
                 self.judge_rest(&progress.set_aside)?;
                 return self.finish().await;
             }
-            let still = left_of(self.lake, self.backfill, &spec, &plan).await?;
+            let still = left_of(self.lake, self.backfill, spec, plan).await?;
             todo = still.into_iter().filter(|frozen| !progress.settled.contains(&frozen.unit)).collect();
         }
         let moved: Vec<&Unit> = progress.set_aside.moved.iter().collect();

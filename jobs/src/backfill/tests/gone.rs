@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backfill::{plan_on, status_on};
-use crate::batch::tests::kit::committed;
+use crate::batch::tests::kit::{committed, date_of};
 use crate::error::Class;
 use crate::lake::{Commit, LiveFile, TableName};
 use deltaworks_core::backfill::State;
@@ -10,7 +10,7 @@ use deltaworks_core::backfill::State;
 /// Removes the dates up to `day` (days since 1970) as `retain` does.
 async fn remove_through(kit: &Kit, day: i64) {
     let mut raw = kit.raw().await;
-    let through = super::super::super::batch::tests::kit::date_of(day * DAY_US);
+    let through = date_of(day * DAY_US);
     let is_removed =
         |file: &LiveFile| file.partition_values["event_date"].as_ref().is_some_and(|date| *date <= through);
     let removes: Vec<_> = raw.live_files().await.unwrap().into_iter().filter(is_removed).collect();
@@ -65,7 +65,9 @@ async fn dates_that_go_while_it_is_under_way_are_named_at_the_end() {
     let mut raw = kit.raw().await;
     let first: Vec<Row> = rows(0, 10, 10);
     let added = kit.put(&raw, "1970-01-01", &kit.batch_of(&first)).await;
-    let txns = vec![("deltaworks/events/restored/1970-01-01".to_owned(), 1)];
+    // the day before has no rows, and is as whole as it ever was
+    let restored = ["1969-12-31", "1970-01-01"].map(|date| (format!("deltaworks/events/restored/{date}"), 1));
+    let txns = restored.to_vec();
     committed(raw.commit(Commit { adds: vec![added], txns, ..kit.commit() }).await);
     assert_eq!(resume_well(&kit, backfill.id).await.figures.units.computed, 4);
     alike(&computations(&kit).await, 2);

@@ -59,7 +59,7 @@ async fn backwards_the_newest_date_comes_first() {
         assert!(interrupted(&kit, backfill.id, 2).await.error.is_some());
         let done: Vec<String> =
             computations(&kit).await.into_iter().filter(|(_, n)| *n == 2).map(|(unit, _)| unit).collect();
-        assert_eq!(done, [format!("totals/6h/{first}"), format!("totals/1d/{first}")]);
+        assert_eq!(done, [format!("totals/1d/{first}"), format!("totals/6h/{first}")]);
         let next = what_is_left_on(&kit.lake, backfill.id).await.unwrap();
         assert_eq!(next.first().unwrap(), if backwards { "totals/6h/1970-01-03" } else { "totals/6h/1970-01-02" });
         resume_well(&kit, backfill.id).await;
