@@ -78,7 +78,7 @@ pub enum Verb {
     /// What moved after it was shown, by how much, and which events did it
     #[command(subcommand)]
     Drift(Drift),
-    /// Compute past windows again: a plan that can be interrupted, resumed anywhere, and given up
+    /// Compute past windows again, by a plan that can be interrupted and resumed anywhere
     #[command(subcommand)]
     Backfill(Backfill),
     /// Prove what was landed: nothing lost, nothing twice, every row as it was

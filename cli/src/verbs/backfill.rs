@@ -118,7 +118,7 @@ async fn go_on(
     let stopped = signals.class().filter(|_| report.stopped);
     let mut figures = serde_json::to_value(&report.figures).unwrap_or_default();
     figures["backfill"] = json!(id);
-    figures["resume"] = json!((stopped.is_some() || error.is_some()).then_some(command));
+    figures["resume"] = json!(report.resume);
     Ok(Ending::job(&options.run_id, &figures, stopped, idle && skip_exit_code).and_error(error))
 }
 

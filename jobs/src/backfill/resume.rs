@@ -27,6 +27,8 @@ pub struct ResumeOptions {
 pub struct Report {
     /// What was done.
     pub figures: Figures,
+    /// The command that goes on, where something is left.
+    pub resume: Option<String>,
     /// Whether it ended because it was told to.
     pub stopped: bool,
     /// Why it did not get to its end.
@@ -134,6 +136,12 @@ pub async fn resume_on(
     match ended.await {
         Ok(stopped) => report.stopped = stopped,
         Err(error) => report.error = Some(error),
+    }
+    if report.stopped || report.error.is_some() {
+        report.resume = match state::find(lake, id).await {
+            Ok(backfill) => (backfill.state == State::Open).then(|| backfill.resume_command()),
+            Err(_) => None,
+        };
     }
     report
 }

@@ -5,7 +5,7 @@
 
 use super::{AGGREGATE, FIRST_US, Story, event, reach, three_days};
 use crate::harness::events::DAY_US;
-use crate::harness::{Ended, Rng};
+use crate::harness::{Ended, Rng, wait_until};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -170,6 +170,7 @@ fn given_up_while_it_runs() {
     let mut child = story.project.start_faulty("before_batch_commit=sleep(400)", &create(&[]));
     child.wait_for("deltaworks backfill resume");
     let id = id_of(&listed(&story)[0]);
+    wait_until("a unit to be mended", || listed(&story)[0]["done"] != 0);
     let tried = backfill(&story, &["cancel", &id, "--dry-run"]).expect(0).result();
     assert_eq!((&tried["status"], &tried["state"]), (&"planned".into(), &"open".into()), "{tried}");
     let cancelled = backfill(&story, &["cancel", &id]).expect(0).result();
@@ -177,6 +178,7 @@ fn given_up_while_it_runs() {
     let ended = child.wait().expect(2);
     assert!(ended.stderr.contains(&format!("backfill `{id}` was cancelled")), "{}", ended.stderr);
     let result = ended.result();
+    assert_eq!(result["resume"], Value::Null, "{result}");
     let (left, total) = (result["units"]["left"].as_u64().unwrap(), result["units"]["total"].as_u64().unwrap());
     assert!(left > 0 && left < total, "{result}");
     let refused = backfill(&story, &["resume", &id]).expect(2);

@@ -117,3 +117,21 @@ async fn the_same_words_go_on_with_the_one_that_is_open() {
     let expected = [(first.id, State::Finished), (other.id, State::Open), (next.id, State::Open)];
     assert!(listed.len() == 3 && expected.iter().all(|line| listed.contains(line)), "{listed:?}");
 }
+
+/// Memory is that of a portion: each is gathered, planned and published by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_interval_is_gone_through_in_portions() {
+    let kit = Kit::new(&[TOTALS]);
+    let days = 110;
+    let all = rows(0, days, 1);
+    kit.land(&all, 100, (days + 1) * DAY_US).await;
+    let backfill = create(&kit, &RecomputeOptions { to: Instant(days * DAY_US), ..options() }).await;
+    assert_eq!(backfill.items, 220);
+    let report = resume_well(&kit, backfill.id).await;
+    assert_eq!((report.figures.units.changed, report.figures.rows), (220, days as u64), "{report:?}");
+    let runs = kit.lake.open_table(&TableName::new("ops", "runs")).await.unwrap().unwrap();
+    let rows: u64 = runs.live_files().await.unwrap().iter().filter_map(|file| file.rows).sum();
+    assert_eq!(rows, 3, "96 units at a time");
+    assert!(kit.batch_well().await.is_idle());
+    assert!(kit.generations("totals").await.values().all(|generation| *generation == 1));
+}
