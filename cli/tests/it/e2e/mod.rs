@@ -8,6 +8,7 @@ mod model;
 mod support;
 mod truth;
 
+mod backfill;
 mod holes;
 mod kills;
 mod losses;

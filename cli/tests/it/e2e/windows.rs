@@ -19,7 +19,7 @@ const DAYS_BACK: [i64; 9] = [1, 2, 3, 9, 32, 33, 34, 61, 62];
 const LATE_DAYS_BACK: [i64; 3] = [2, 33, 150];
 
 /// Of all granularities, and with what other readers can compute to the last bit or nearly so.
-const SPEEDS: &str = "-- aggregate: speeds
+pub const SPEEDS: &str = "-- aggregate: speeds
 -- grain: one row per camera and window
 -- from: camera_events
 -- windows: [5m, 1h, 1d, 1w, 1mo]
@@ -31,7 +31,7 @@ GROUP BY camera_id
 ";
 
 /// Granularity, window start (microseconds), camera.
-type Key = (String, i64, String);
+pub type Key = (String, i64, String);
 
 #[test]
 #[ignore = "needs Kafka and MinIO: make e2e"]
@@ -80,7 +80,8 @@ fn windows() {
     hand_over(&world);
 }
 
-fn batch(world: &World, more: &[&str], code: i32) -> Ended {
+/// Runs `batch`, which has to end like this.
+pub fn batch(world: &World, more: &[&str], code: i32) -> Ended {
     let ended = world.start(&[&["batch"], more].concat()).wait(2 * PATIENCE);
     assert_eq!(ended.code(), code, "{ended}");
     ended
@@ -88,13 +89,18 @@ fn batch(world: &World, more: &[&str], code: i32) -> Ended {
 
 /// Every window of `speeds` and what it says.
 fn rows(world: &World) -> BTreeMap<Key, Value> {
-    let rows = world.query("SELECT *, arrow_cast(window_start, 'Int64') AS start_us FROM batch.speeds");
+    rows_of(world, "speeds")
+}
+
+/// Every window of an aggregate like that.
+pub fn rows_of(world: &World, aggregate: &str) -> BTreeMap<Key, Value> {
+    let rows = world.query(&format!("SELECT *, arrow_cast(window_start, 'Int64') AS start_us FROM batch.{aggregate}"));
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut windows = BTreeMap::new();
     for mut row in rows {
         let key = (text(&row["granularity"]), row["start_us"].as_i64().unwrap(), text(&row["camera_id"]));
-        // a unit's pin and generation are those of all its windows
-        row.as_object_mut().unwrap().retain(|name, _| !["pin", "generation"].contains(&name.as_str()));
+        // where a unit comes from is the same for all its windows
+        row.as_object_mut().unwrap().retain(|name, _| !["pin", "generation", "definition"].contains(&name.as_str()));
         assert!(windows.insert(key.clone(), row).is_none(), "{key:?} is there twice");
     }
     windows
