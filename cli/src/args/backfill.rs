@@ -1,23 +1,27 @@
 //! What was typed after `backfill`.
 
-use super::Format;
-use clap::{Args as ClapArgs, Subcommand};
+use super::Format as OutputFormat;
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use deltaworks_core::backfill::BackfillId;
 use deltaworks_core::windows::{Granularity, Instant};
+use deltaworks_jobs::backfill::files::Format;
 use std::num::NonZeroUsize;
+
+/// Options that only a recompute has.
+const RECOMPUTE: [&str; 6] = ["interval_start", "interval_end", "granularities", "force", "backwards", "max_parallel"];
 
 /// `backfill`
 #[derive(Debug, Subcommand)]
 pub enum Backfill {
-    /// Compute the units of an interval that call for it, e.g. under a changed definition, however long ago
+    /// Compute the units of an interval that call for it, or fill a pipeline from files
     Create(BackfillCreate),
     /// Show one: how much is done, what comes next, how to go on
     Status {
         /// Backfill
         id: BackfillId,
         /// Output format
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        format: OutputFormat,
     },
     /// Go on with one that was interrupted, on any machine; what is done is not repeated
     Resume(BackfillResume),
@@ -38,22 +42,44 @@ pub enum Backfill {
         #[arg(long, default_value_t = 20)]
         limit: usize,
         /// Output format
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        format: OutputFormat,
     },
+}
+
+/// What a pipeline is filled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum From {
+    /// JSONL, CSV, Parquet, Avro; gzip and Zstandard
+    Files,
 }
 
 /// `backfill create`
 #[derive(Debug, ClapArgs)]
 pub struct BackfillCreate {
-    /// Aggregate
-    pub aggregate: String,
+    /// Aggregate; with --from, pipeline
+    pub name: String,
+    /// Fill a pipeline instead of computing an aggregate; a row that is there already adds nothing
+    #[arg(long, value_enum, requires = "paths", conflicts_with_all = RECOMPUTE)]
+    pub from: Option<From>,
+    /// Files to read: a path, a folder, a glob in quotes, a URL; may be given several times
+    #[arg(long = "path", value_name = "PATTERN", requires = "from")]
+    pub paths: Vec<String>,
+    /// Format of all files, jsonl, csv, parquet or avro [default: by the name of each]
+    #[arg(long, value_name = "FORMAT", requires = "from")]
+    pub file_format: Option<Format>,
+    /// What is between the fields of a CSV file [default: a comma, and a tab in .tsv]
+    #[arg(long, value_name = "CHARACTER", requires = "from")]
+    pub delimiter: Option<char>,
+    /// Time zone of typed times without one, e.g. Europe/Kyiv
+    #[arg(long, value_name = "ZONE", requires = "from")]
+    pub timezone: Option<String>,
     /// Only windows that end after this, RFC 3339 with offset
-    #[arg(long, value_name = "TIME")]
-    pub interval_start: Instant,
+    #[arg(long, value_name = "TIME", required_unless_present = "from")]
+    pub interval_start: Option<Instant>,
     /// Only windows that end by this, RFC 3339 with offset; all of them have to be complete, else exit 7
-    #[arg(long, value_name = "TIME")]
-    pub interval_end: Instant,
+    #[arg(long, value_name = "TIME", required_unless_present = "from")]
+    pub interval_end: Option<Instant>,
     /// Only windows of this size, e.g. 1h; may be given several times
     #[arg(long = "granularity", value_name = "SIZE")]
     pub granularities: Vec<Granularity>,

@@ -7,8 +7,8 @@ use crate::ending::Ending;
 use crate::logging::Screen;
 use crate::output;
 use crate::signals::Signals;
-use deltaworks_core::backfill::{BackfillId, State};
-use deltaworks_jobs::backfill::{self, Line, RecomputeOptions, ResumeOptions};
+use deltaworks_core::backfill::{BackfillId, Kind, State};
+use deltaworks_jobs::backfill::{self, FilesOptions, Line, RecomputeOptions, ResumeOptions};
 use deltaworks_jobs::batch::meter::Meter;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::project::settings::Settings;
@@ -54,13 +54,15 @@ pub async fn run(global: &Global, verb: &Backfill, screen: &Screen) -> Result<En
 
 async fn create(global: &Global, args: &BackfillCreate, screen: &Screen) -> Result<Ending> {
     let settings = settings(global)?;
-    let (from, to) = (args.interval_start, args.interval_end);
+    let (Some(from), Some(to)) = (args.interval_start, args.interval_end) else {
+        return create_files(global, &settings, args, screen).await;
+    };
     if from >= to {
         return Err(Error::new(Stage::Backfill, Class::User, format!("the interval ({from}, {to}] is empty")));
     }
     let options = RecomputeOptions {
         run_id: deltaworks_jobs::run_id(),
-        aggregate: args.aggregate.clone(),
+        aggregate: args.name.clone(),
         from,
         to,
         granularities: args.granularities.clone(),
@@ -80,11 +82,28 @@ async fn create(global: &Global, args: &BackfillCreate, screen: &Screen) -> Resu
     }
 }
 
+async fn create_files(global: &Global, settings: &Settings, args: &BackfillCreate, screen: &Screen) -> Result<Ending> {
+    let options = FilesOptions {
+        run_id: deltaworks_jobs::run_id(),
+        pipeline: args.name.clone(),
+        from: args.paths.clone(),
+        format: args.file_format,
+        delimiter: args.delimiter,
+        timezone: args.timezone.clone(),
+    };
+    if args.dry_run {
+        return Ok(planned(&backfill::plan_files(settings, &options).await?));
+    }
+    let created = backfill::create_files(settings, &options, &Clock::system()).await?;
+    let options = ResumeOptions { run_id: options.run_id, parallel: parallel(None) };
+    go_on(global, settings, &created, &options, args.skip_exit_code, screen).await
+}
+
 async fn resume(global: &Global, args: &BackfillResume, screen: &Screen) -> Result<Ending> {
     let settings = settings(global)?;
     if args.dry_run {
         let left = backfill::what_is_left(&settings, args.id).await?;
-        return Ok(planned(&json!({ "backfill": args.id, "units": left })));
+        return Ok(planned(&json!({ "backfill": args.id, "left": left })));
     }
     let options = ResumeOptions { run_id: deltaworks_jobs::run_id(), parallel: parallel(args.max_parallel) };
     let found = backfill::find(&settings, args.id).await?;
@@ -109,6 +128,10 @@ async fn go_on(
     }
     let signals = Signals::listen(Stage::Backfill)?;
     let (meter, clock, done) = (Arc::new(Meter::default()), Clock::system(), CancellationToken::new());
+    if backfill.kind != Kind::Recompute {
+        // the line shows units
+        done.cancel();
+    }
     let watching = tokio::spawn(bar::watch(meter.clone(), screen.clone(), done.clone()));
     let mut report = backfill::resume(settings, id, options, &meter, &clock, &signals.stop).await;
     done.cancel();
@@ -116,7 +139,7 @@ async fn go_on(
     let _ = watching.await;
     let (idle, error) = (report.is_idle(), report.error.take());
     let stopped = signals.class().filter(|_| report.stopped);
-    let mut figures = serde_json::to_value(&report.figures).unwrap_or_default();
+    let mut figures = report.json();
     figures["backfill"] = json!(id);
     figures["resume"] = json!(report.resume);
     Ok(Ending::job(&options.run_id, &figures, stopped, idle && skip_exit_code).and_error(error))

@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod backfill_files;
 mod batch;
 mod cases;
 mod commands;

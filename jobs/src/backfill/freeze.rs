@@ -141,9 +141,13 @@ pub async fn create_on(
         return Ok(None);
     }
     put_in_order(&mut items, options.backwards);
-    let new = New { kind: Kind::Recompute, target: options.aggregate.clone(), spec, items };
+    let new = New { kind: Kind::Recompute, target: options.aggregate.clone(), spec, items, judged_against: None };
     match state::create(lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await? {
         Created::New(backfill) | Created::Same(backfill) => Ok(Some(backfill)),
+        Created::Outdated => {
+            let message = "a plan that is judged by itself was taken for outdated";
+            Err(Error::new(Stage::Backfill, Class::Internal, message))
+        }
     }
 }
 

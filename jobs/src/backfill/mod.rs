@@ -2,9 +2,8 @@
 //!
 //! ```text
 //!   create ─> plan (judged whole) ─> freeze ─> ops.backfills ─┐
-//!                                              │  ▲           ├─> resume ─> what is left ─> by kind: recompute
-//!                 status, list, cancel <───────┘  └ finished ─┘                             │
-//!                                                                      batch's rounds <─────┘
+//!                                              │  ▲           ├─> resume ─> what is left ─┬─> recompute ─> batch's rounds
+//!                 status, list, cancel <───────┘  └ finished ─┘                           └─> files ─> fill
 //! ```
 //!
 //! The plan is frozen with what the lake said when it was made. How far it is done is never written down: what is left is
@@ -16,16 +15,20 @@ mod freeze;
 
 mod state;
 
-pub mod files;
+mod resume;
+
 mod recompute;
 
-mod resume;
+mod fills;
+
+pub mod files;
 
 mod status;
 
 // beside the flow
 mod rows;
 
+pub use fills::{FilesOptions, Listing, create_files, plan_files};
 pub use freeze::{Plan, RecomputeOptions, Spec, create, create_on, plan, plan_on};
 pub use resume::{Figures, Report, ResumeOptions, UnitFigures, find, resume, resume_on, what_is_left, what_is_left_on};
 pub use state::Backfill;

@@ -1,5 +1,7 @@
 //! Goes on with a backfill of any kind, wherever it was created: judges where it is, and hands it to its kind.
 
+use super::files::FilesReport;
+use super::fills;
 use super::freeze::Spec;
 use super::recompute::{Recompute, left_of};
 use super::state::{self, Backfill, cancelled};
@@ -10,6 +12,7 @@ use crate::lake::Lake;
 use crate::project::settings::Settings;
 use deltaworks_core::backfill::{BackfillId, FrozenUnit, Kind, State};
 use serde::Serialize;
+use serde_json::Value;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +28,10 @@ pub struct ResumeOptions {
 /// How a run over a backfill ended.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What was done.
+    /// What was done of units.
     pub figures: Figures,
+    /// What was done of files, if it is about files.
+    pub files: Option<FilesReport>,
     /// The command that goes on, where something is left.
     pub resume: Option<String>,
     /// Whether it ended because it was told to.
@@ -76,7 +81,18 @@ impl Report {
     /// Whether there was nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.error.is_none() && !self.stopped && self.figures.units.computed == 0
+        let filled = self.files.as_ref().is_some_and(|files| files.commits > 0);
+        self.error.is_none() && !self.stopped && self.figures.units.computed == 0 && !filled
+    }
+
+    /// What was done, as one JSON object.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let json = match &self.files {
+            Some(files) => serde_json::to_value(files),
+            None => serde_json::to_value(&self.figures),
+        };
+        json.unwrap_or_default()
     }
 }
 
@@ -120,8 +136,11 @@ pub async fn resume_on(
             State::Open => {}
             State::Cancelled => return Err(cancelled(id)),
             State::Finished => {
-                let units = &mut report.figures.units;
-                (units.total, units.done) = (backfill.items, backfill.items);
+                let all = backfill.items;
+                match backfill.kind {
+                    Kind::Recompute => (report.figures.units.total, report.figures.units.done) = (all, all),
+                    _ => report.files = Some(FilesReport { files: all, files_done: all, ..FilesReport::default() }),
+                }
                 return Ok(false);
             }
         }
@@ -129,6 +148,12 @@ pub async fn resume_on(
             Kind::Recompute => {
                 let recompute = Recompute { lake, settings, backfill, options, meter, clock, stop };
                 recompute.run(&mut report.figures).await
+            }
+            Kind::Files => {
+                let mut done = fills::run(lake, settings, backfill, &options.run_id, clock, stop).await?;
+                let (stopped, error) = (done.stopped, done.error.take());
+                report.files = Some(done);
+                error.map_or(Ok(stopped), Err)
             }
             other => Err(not_of_this_version(backfill, other)),
         }
@@ -146,7 +171,7 @@ pub async fn resume_on(
     report
 }
 
-/// The units of a recompute that are left, in its order, as people read them.
+/// The units or files that are left, in their order, as people read them.
 ///
 /// # Errors
 /// [`Class::User`] if there is none of this id, or it was given up; a table cannot be read.
@@ -178,6 +203,7 @@ pub async fn items_left(lake: &Lake, backfill: &Backfill) -> Result<Vec<String>>
             let left = left_of(lake, backfill, &Spec::of(backfill)?, &plan).await?;
             Ok(left.into_iter().map(|frozen| frozen.unit.to_string()).collect())
         }
+        Kind::Files => fills::files_left(lake, backfill).await,
         other => Err(not_of_this_version(backfill, other)),
     }
 }

@@ -51,6 +51,8 @@ pub struct New<T> {
     pub spec: Value,
     /// Its plan, in the order in which it is carried out; an item is a row of JSON.
     pub items: Vec<T>,
+    /// The backfills of its kind and target that the plan was judged against, if it has to be against all.
+    pub judged_against: Option<Vec<BackfillId>>,
 }
 
 /// What came of creating a backfill.
@@ -60,6 +62,8 @@ pub enum Created {
     New(Backfill),
     /// One that does the very same is open already.
     Same(Backfill),
+    /// There is one that the plan was not judged against.
+    Outdated,
 }
 
 /// Looks whether a backfill is still open, each time that it is asked.
@@ -91,6 +95,12 @@ pub async fn create<T: Serialize>(lake: &Lake, new: &New<T>, run: &Run, now_ms: 
         let is_same = |b: &&Backfill| b.kind == new.kind && b.target == new.target && b.spec == new.spec;
         if let Some(same) = known.iter().filter(|b| b.state == State::Open).find(is_same) {
             return Ok(Created::Same(same.clone()));
+        }
+        let is_alike = |b: &&Backfill| b.kind == new.kind && b.target == new.target;
+        if let Some(judged) = &new.judged_against
+            && known.iter().filter(is_alike).any(|b| !judged.contains(&b.id))
+        {
+            return Ok(Created::Outdated);
         }
         let is_free = |id: BackfillId| known.iter().all(|b| b.id != id);
         let (backfill, files) = match put.take() {

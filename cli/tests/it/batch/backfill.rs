@@ -204,7 +204,7 @@ fn a_trial_prints_the_plan_and_writes_nothing() {
     story.project.start_faulty("after_batch_commit=return", &create(&[])).wait().expect_fault("after_batch_commit");
     let id = id_of(&listed(&story)[0]);
     let left = backfill(&story, &["resume", &id, "--dry-run"]).expect(0).result();
-    assert_eq!(left["units"].as_array().unwrap().len(), units.len() - 1, "{left}");
+    assert_eq!(left["left"].as_array().unwrap().len(), units.len() - 1, "{left}");
     assert_eq!(listed(&story)[0]["left"].as_u64().unwrap(), units.len() as u64 - 1);
     // by day alone
     let days = story.project.run(&create(&["--dry-run", "--granularity", "1d", "--force"])).expect(0).result();

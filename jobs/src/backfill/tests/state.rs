@@ -15,7 +15,7 @@ use serde_json::json;
 
 fn new(spec: i64) -> New<String> {
     let items = (0..300).map(|n| format!("file {n}")).collect();
-    New { kind: Kind::Files, target: "events".into(), spec: json!({ "from": spec }), items }
+    New { kind: Kind::Files, target: "events".into(), spec: json!({ "from": spec }), items, judged_against: None }
 }
 
 fn memory() -> Lake {
@@ -62,6 +62,7 @@ async fn of_several_at_once_one_is_created() {
                 .iter()
                 .map(|c| match c {
                     Created::New(b) | Created::Same(b) => b.id,
+                    Created::Outdated => panic!("nothing was judged"),
                 })
                 .next(),
         );
@@ -113,4 +114,21 @@ async fn files_that_others_rewrite_tell_the_same() {
     assert_eq!(find(&lake, first.id).await.unwrap(), first);
     assert_eq!(find(&lake, second.id).await.unwrap().state, State::Cancelled);
     assert_eq!(items::<String>(&lake, &first).await.unwrap(), new(1).items);
+}
+
+#[tokio::test]
+async fn a_plan_that_was_not_judged_against_all_is_not_created() {
+    let lake = memory();
+    let Created::New(first) = created(&lake, 1, "a").await else { panic!("it is the first") };
+    let judged = |ids: Vec<BackfillId>| New { judged_against: Some(ids), ..new(2) };
+    let create = |new: New<String>| {
+        let lake = &lake;
+        async move { create_any(lake, &new, &Run::new("b"), 1_700_000_000_000).await.unwrap() }
+    };
+    assert!(matches!(create(judged(vec![])).await, Created::Outdated));
+    // another pipeline's is no matter
+    let other = New { target: "others".into(), ..judged(vec![]) };
+    assert!(matches!(create(other).await, Created::New(_)));
+    assert!(matches!(create(judged(vec![first.id])).await, Created::New(_)));
+    assert_eq!(all(&lake).await.unwrap().len(), 3);
 }
