@@ -2,6 +2,8 @@
 
 use super::{Act, RewindOptions, RewindReport, SkipReport, Target, Targets, plan_on, plan_skip_on, rewind_on, skip_on};
 use crate::error::{Class, Result};
+use crate::fill::kafka::{PassedRange, Ranges, Reading, below_next};
+use crate::kafka::watermarks::Watermarks;
 use crate::lake::faults::{Fault, Script, commits_of};
 use crate::lake::{Commit, CommitOutcome, Lake};
 use crate::land::{DataLoss, Start, StreamOptions, stream_on};
@@ -9,6 +11,7 @@ use crate::rejects::Filter;
 use crate::rejects::tests::kit::{Kit, NOW_MS, PARTITIONS, Place, TOPIC};
 use arrow::array::AsArray;
 use deltaworks_core::commit_info::Identity;
+use deltaworks_core::place::OffsetRange;
 use deltaworks_core::progress::{AppIds, Progress};
 use rstest::rstest;
 use std::collections::BTreeMap;
@@ -296,4 +299,29 @@ async fn a_rewind_leaves_removed_dates_removed() {
         raw.refresh().await.unwrap();
     }
     kit.prove().await;
+}
+
+/// What others fill from Kafka comes by the same ranges: each message once, in order, and none from outside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_are_read_once_and_no_further() {
+    let (kit, _) = begun().await;
+    let broker = Watermarks::open(&kit.settings.kafka).unwrap();
+    let raw = kit.table("raw", "events").await.unwrap();
+    let progress = AppIds::new("events").read(TOPIC, raw.txns());
+    let below = |from: [(i32, i64); 2]| below_next(&broker, kit.pipeline(), &progress, &BTreeMap::from(from));
+    let all = Ranges::from([(0, OffsetRange::new(1, 2)), (1, OffsetRange::new(0, 2))]);
+    assert_eq!(below([(0, 1), (1, -5)]).unwrap(), all, "up to next, and from what the broker holds");
+    assert_eq!(below([(0, 1), (7, 0)]).unwrap_err().class, Class::User);
+    let ranges = Ranges::from([(0, OffsetRange::new(1, 4)), (1, OffsetRange::new(5, 6))]);
+    let mut reading = Reading::begin(&kit.settings.kafka, TOPIC, ranges, false, &Kit::clock());
+    let mut seen: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    while let Some(chunk) = reading.next().await.unwrap() {
+        assert_eq!(chunk.clock_ms, NOW_MS);
+        chunk.messages.iter().for_each(|message| seen.entry(message.partition).or_default().push(message.offset));
+    }
+    assert_eq!(seen, BTreeMap::from([(0, vec![1, 2, 3]), (1, vec![5])]));
+    let passed = |messages| PassedRange { messages, gaps: 0 };
+    assert_eq!(reading.passed(), BTreeMap::from([(0, passed(3)), (1, passed(1))]));
+    let mut nothing = Reading::begin(&kit.settings.kafka, TOPIC, Ranges::new(), false, &Kit::clock());
+    assert!(nothing.next().await.unwrap().is_none());
 }
