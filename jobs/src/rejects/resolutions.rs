@@ -113,13 +113,13 @@ impl Resolutions {
 
     /// Places that were redriven.
     #[must_use]
-    pub const fn redriven(&self) -> &Places {
+    pub(super) const fn redriven(&self) -> &Places {
         &self.redriven
     }
 
     /// Places that were discarded, redriven since or not.
     #[must_use]
-    pub const fn discarded(&self) -> &Places {
+    pub(super) const fn discarded(&self) -> &Places {
         &self.discarded
     }
 
