@@ -46,6 +46,10 @@ const OF_A_COLUMN: [&str; 4] = ["nullValues", "missingValues", "invalidValues", 
 const OF_ALL: [&str; 2] = ["duplicateValues", "rowCount"];
 const ARGUMENTS: [&str; 4] = ["missingValues", "validValues", "pattern", "properties"];
 
+/// A bound made of one number, and of two.
+type OfOne = fn(f64) -> Bound;
+type OfTwo = fn(f64, f64) -> Bound;
+
 /// What a rule is about.
 struct Subject<'c> {
     /// The dotted path of the column and the column; none for the event itself.
@@ -291,7 +295,7 @@ fn sql(reader: &mut Reader<'_>, rule: &Node, subject: &Subject<'_>) -> Option<St
 
 fn bounds(reader: &mut Reader<'_>, rule: &Node) -> Option<Vec<Bound>> {
     let mut bounds = Vec::new();
-    let single: [(&str, fn(f64) -> Bound); 6] = [
+    let single: [(&str, OfOne); 6] = [
         ("mustBe", Bound::MustBe),
         ("mustNotBe", Bound::MustNotBe),
         ("mustBeGreaterThan", Bound::MustBeGreaterThan),
@@ -308,7 +312,7 @@ fn bounds(reader: &mut Reader<'_>, rule: &Node) -> Option<Vec<Bound>> {
         };
         bounds.push(bound(number));
     }
-    let range: [(&str, fn(f64, f64) -> Bound); 2] =
+    let range: [(&str, OfTwo); 2] =
         [("mustBeBetween", Bound::MustBeBetween), ("mustNotBeBetween", Bound::MustNotBeBetween)];
     for (name, bound) in range {
         let Some(node) = rule.get(name) else { continue };
