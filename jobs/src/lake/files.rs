@@ -7,6 +7,7 @@
 //! is not the one listed.
 
 use super::{Lake, store};
+use crate::project::lake_url::plain;
 use crate::{Class, Error, Result, Stage};
 use bytes::Bytes;
 use deltalake::logstore::object_store::{self, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, path::Path};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
-use std::path::{Component, Path as LocalPath, PathBuf};
+use std::path::Path as LocalPath;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -309,15 +310,5 @@ fn is_gone(e: &object_store::Error) -> bool {
 
 /// A path from the root, without `.` and `..`; `None` if it is not UTF-8.
 fn absolute(path: &LocalPath) -> Option<String> {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                plain.pop();
-            }
-            other => plain.push(other),
-        }
-    }
-    plain.to_str().map(str::to_owned)
+    plain(path).to_str().map(str::to_owned)
 }

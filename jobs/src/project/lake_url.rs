@@ -45,7 +45,7 @@ pub(super) fn lake_url(dir: &Path, typed: &str) -> Result<Url, String> {
 }
 
 /// Without `.` and `..`, which a URL cannot have.
-fn plain(path: &Path) -> PathBuf {
+pub fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {

@@ -16,7 +16,7 @@ mod aggregate;
 mod check;
 mod config;
 mod init;
-mod lake_url;
+pub(crate) mod lake_url;
 mod load;
 mod odcs;
 mod odcs_quality;
