@@ -259,16 +259,6 @@ impl FileSays {
     }
 }
 
-impl Found {
-    fn all(&self, partition: &Partition) -> RoaringTreemap {
-        self.all.get(partition).cloned().unwrap_or_default()
-    }
-
-    fn filled(&self, partition: &Partition) -> RoaringTreemap {
-        self.filled.get(partition).cloned().unwrap_or_default()
-    }
-}
-
 /// The places of one partition against what was told of it.
 fn check_places(
     check: &mut Checking,
@@ -282,13 +272,15 @@ fn check_places(
     let changed = told.changed.get(partition).copied().unwrap_or_default();
     let told = told.partitions.get(partition).map_or(&[] as &[Told], Vec::as_slice);
     let sum = |of: fn(&Told) -> u64| told.iter().map(of).sum::<u64>();
-    let (in_raw, by_fills) = (raw.all(partition), raw.filled(partition));
-    let by_stream = &in_raw - &by_fills;
+    let none = RoaringTreemap::new();
+    let [in_raw, by_fills, in_rejects, filled_rejects] =
+        [&raw.all, &raw.filled, &rejects.all, &rejects.filled].map(|places| places.get(partition).unwrap_or(&none));
+    let by_stream = in_raw - by_fills;
     check.equal(at("rows in raw"), by_stream.len(), sum(|t| t.landed).saturating_sub(changed.removed));
     check.equal(at("rows of fills in raw"), by_fills.len(), changed.filled);
     // a message that was rejected first and landed under another contract counts as landed; one that a stream
     // rejected ahead of its raw commit, before a person skipped it, counts as skipped
-    let rejected = rejects.all(partition) - rejects.filled(partition) - skipped_whole(told);
+    let rejected = in_rejects - filled_rejects - skipped_whole(told);
     let alone = (&rejected - &by_stream).len();
     // some that went from raw may have been rejected before; of those that went from rejects, some may have landed
     let (least, most) = (sum(|t| t.rejected).saturating_sub(rejects_removed), sum(|t| t.rejected) + changed.removed);
@@ -297,7 +289,7 @@ fn check_places(
     } else if alone < least || most < alone {
         check.refute(format!("{place}: messages in rejects alone: {alone}, and should be {least} to {most}"));
     }
-    let both = &in_raw | &rejects.all(partition);
+    let both = in_raw | in_rejects;
     for gap in told.iter().flat_map(|t| &t.gaps) {
         let mut inside = RoaringTreemap::new();
         inside.insert_range(number(gap.from)..number(gap.to));
