@@ -36,7 +36,7 @@ use arrow::datatypes::{
     Int64Type, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use deltaworks_core::commit_info::{Checksum, DateEntry};
-use jiff::ToSpan as _;
+use deltaworks_core::windows::date_of_epoch_days;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -73,10 +73,7 @@ impl RowSum {
 /// The sums of dates, given as days since the Unix epoch, as commits tell them.
 #[must_use]
 pub fn entries(dates: &BTreeMap<i32, RowSum>) -> BTreeMap<String, DateEntry> {
-    let epoch = jiff::civil::date(1970, 1, 1);
-    let spelled = |days: i32| {
-        epoch.checked_add(i64::from(days).days()).map_or_else(|_| format!("day {days}"), |date| date.to_string())
-    };
+    let spelled = |days: i32| date_of_epoch_days(days).map_or_else(|| format!("day {days}"), |date| date.to_string());
     let entry = |sum: &RowSum| DateEntry { rows: sum.rows, checksum: Checksum(sum.sum) };
     dates.iter().map(|(date, sum)| (spelled(*date), entry(sum))).collect()
 }

@@ -25,9 +25,9 @@ use arrow::datatypes::{
 use deltaworks_core::commit_info::{ChangeCommit, Checksum, DateEntry, Identity, RawCommit};
 use deltaworks_core::place::OffsetRange;
 use deltaworks_core::proof::Told;
+use deltaworks_core::windows::{date_of_epoch_days, epoch_days};
 use futures::StreamExt;
-use jiff::ToSpan as _;
-use jiff::civil::{Date, date};
+use jiff::civil::Date;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -238,7 +238,7 @@ impl ToldByAll {
             }
             self.partitions.entry((row.topic, partition)).or_default().push(told);
         } else {
-            let date = date(1970, 1, 1).checked_add(row.event_date?.days()).ok()?;
+            let date = date_of_epoch_days(row.event_date?)?;
             let checksum = row.checksum?.parse::<Checksum>().ok()?;
             let sum = self.dates.entry(date).or_insert(DateEntry { rows: 0, checksum: Checksum::default() });
             *sum = DateEntry { rows: sum.rows.checked_add_signed(row.rows?)?, checksum: sum.checksum.plus(checksum) };
@@ -371,7 +371,7 @@ fn rows_of_change(said: ChangeCommit, common: Row, broken: &impl Fn(&str) -> Err
 fn row_of_date(date: &str, entry: DateEntry, common: &Row, broken: &impl Fn(&str) -> Error) -> Result<Row> {
     let days = date.parse().map_err(|e: jiff::Error| broken(&format!("names the date `{date}`")).because(e))?;
     Ok(Row {
-        event_date: Some(days_of(days)),
+        event_date: Some(epoch_days(days)),
         rows: i64::try_from(entry.rows).ok(),
         checksum: Some(entry.checksum.to_string()),
         ..common.clone()
@@ -426,10 +426,6 @@ fn from_batch(batch: &RecordBatch, pipeline: &str, table_id: &str) -> Result<Vec
 fn date_of(us: i64) -> jiff::civil::Date {
     let instant = jiff::Timestamp::from_microsecond(us).unwrap_or_default();
     instant.to_zoned(jiff::tz::TimeZone::UTC).date()
-}
-
-fn days_of(date: jiff::civil::Date) -> i32 {
-    date.since(jiff::civil::date(1970, 1, 1)).map_or(0, |span| span.get_days())
 }
 
 fn to_batch(schema: &SchemaRef, pipeline: &str, table_id: &str, rows: &[Row]) -> Result<RecordBatch> {

@@ -24,7 +24,7 @@ use arrow::datatypes::Date32Type;
 use deltaworks_core::place::OffsetRange;
 use deltaworks_core::progress::AppIds;
 use deltaworks_core::units::Removed;
-use jiff::ToSpan as _;
+use deltaworks_core::windows::date_of_epoch_days;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -309,20 +309,14 @@ impl Rewind {
         let mut kept = Vec::new();
         for batch in rows {
             let dates = primitive::<Date32Type>(&batch, "event_date")?;
-            let mask: BooleanArray = dates.values().iter().map(|days| Some(!self.is_removed(*days))).collect();
+            let is_removed = |days| date_of_epoch_days(days).is_some_and(|date| self.removed.contains(date));
+            let mask: BooleanArray = dates.values().iter().map(|days| Some(!is_removed(*days))).collect();
             let some = filter_record_batch(&batch, &mask)
                 .map_err(|e| Error::new(Stage::Fill, Class::Internal, "rows cannot be filtered").because(e))?;
             report.beyond_retention += (batch.num_rows() - some.num_rows()) as u64;
             kept.extend((some.num_rows() > 0).then_some(some));
         }
         Ok(kept)
-    }
-
-    fn is_removed(&self, days: i32) -> bool {
-        let date = jiff::civil::date(1970, 1, 1).checked_add(i64::from(days).days()).ok();
-        date.is_some_and(|date| {
-            self.removed.through.is_some_and(|through| date <= through) && !self.removed.restored.contains(&date)
-        })
     }
 
     /// Fills in what was decoded.

@@ -7,6 +7,7 @@ use crate::lake::{Lake, TableSpec};
 use arrow::array::{Array, ArrayRef, Date32Array, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{Date32Type, Int64Type};
 use deltaworks_core::quality::{Severity, Verdict};
+use deltaworks_core::windows::{date_of_epoch_days, epoch_days};
 use futures::StreamExt;
 use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +54,7 @@ pub(super) async fn record(lake: &Lake, judged: &[Judged], run: &Run, now_ms: i6
         ("run_id", texts(judged, |_| run.id.clone())),
         ("table", texts(judged, |j| j.table.clone())),
         ("version", ints(|j| j.version)),
-        ("event_date", Arc::new(Date32Array::from_iter_values(judged.iter().map(|j| days(j.date)))) as ArrayRef),
+        ("event_date", Arc::new(Date32Array::from_iter_values(judged.iter().map(|j| epoch_days(j.date)))) as ArrayRef),
         ("rule", texts(judged, |j| j.rule.clone())),
         ("definition", texts(judged, |j| j.definition.clone())),
         ("column", texts(judged, |j| j.column.clone().unwrap_or_default())),
@@ -90,7 +91,7 @@ pub(super) async fn settled(
             let dates = primitive::<Date32Type>(&batch, "event_date")?;
             let counts = primitive::<Int64Type>(&batch, "rows")?;
             for row in (0..batch.num_rows()).filter(|row| tables.value(*row) == table && dates.is_valid(*row)) {
-                let Some(date) = date(dates.value(row)) else { continue };
+                let Some(date) = date_of_epoch_days(dates.value(row)) else { continue };
                 let rule = (names.value(row).to_owned(), definitions.value(row).to_owned());
                 let stops = severities.value(row) == Severity::Error.as_str();
                 let kept = verdicts.value(row) == Verdict::Kept.as_str();
@@ -102,13 +103,4 @@ pub(super) async fn settled(
         }
     }
     Ok(judged.into_iter().filter(|(_, kept)| kept == rules).map(|(date, _)| date).collect())
-}
-
-fn days(date: Date) -> i32 {
-    (date - jiff::civil::date(1970, 1, 1)).get_days()
-}
-
-fn date(days: i32) -> Option<Date> {
-    use jiff::ToSpan as _;
-    jiff::civil::date(1970, 1, 1).checked_add(i64::from(days).days()).ok()
 }

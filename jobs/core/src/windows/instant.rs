@@ -10,6 +10,18 @@ use std::str::FromStr;
 /// Microseconds of a day of UTC.
 pub const DAY_US: i64 = 86_400_000_000;
 
+/// Days from the Unix epoch to a date, below 0 before it: as date columns and progress keep it.
+#[must_use]
+pub fn epoch_days(date: Date) -> i32 {
+    (date - jiff::civil::date(1970, 1, 1)).get_days()
+}
+
+/// The date that lies so many days after the Unix epoch; `None` beyond the years that jiff knows.
+#[must_use]
+pub fn date_of_epoch_days(days: i32) -> Option<Date> {
+    jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).ok()?).ok()
+}
+
 /// A point in time, microseconds since the Unix epoch, UTC. Spelled in RFC 3339, also as JSON; beyond the
 /// years that jiff knows, as the number and ` µs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -34,7 +34,7 @@ pub use base::{Base, nests};
 pub use binner::Binner;
 pub use extent::{Extent, Windows, window_dates_of_local, window_dates_touched_by};
 pub use granularity::{BadGranularity, Granularity, UnderDay, Why};
-pub use instant::{DAY_US, Dates, Instant, NotAnInstant, OutOfRange, Window};
+pub use instant::{DAY_US, Dates, Instant, NotAnInstant, OutOfRange, Window, date_of_epoch_days, epoch_days};
 pub use zone::Zone;
 
 use jiff::ToSpan as _;

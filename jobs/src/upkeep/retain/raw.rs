@@ -15,8 +15,8 @@ use crate::upkeep::archive::not_archived;
 use crate::upkeep::removal::{Counts, counts_of};
 use deltaworks_core::commit_info::{ChangeCommit, DateEntry, Identity, Operation};
 use deltaworks_core::progress::AppIds;
-use deltaworks_core::windows::Instant;
-use jiff::civil::{Date, date};
+use deltaworks_core::windows::{Instant, epoch_days};
+use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ fn progress(input: &Input, raw: &Table, plan: &Plan) -> Vec<(String, i64)> {
     let ids = AppIds::new(&input.pipeline.name);
     let Some(last) = plan.shown.first_kept.and_then(|first| first.yesterday().ok()) else { return Vec::new() };
     let before = raw.txns().get(&ids.removed_through()).copied();
-    let through = i64::from((last - date(1970, 1, 1)).get_days());
+    let through = i64::from(epoch_days(last));
     let through = before.map_or(through, |before| before.max(through));
     let restored = input.removed.restored.iter().filter(|date| **date <= last).map(|date| {
         let id = ids.restored(*date);
