@@ -14,7 +14,7 @@ venv := $(target)/e2e-venv
 airflow_venv := $(target)/airflow-venv
 binary := $(target)/debug/deltaworks
 
-.PHONY: help build test lint check-format demo e2e airflow bench soak services-start services-stop
+.PHONY: help build test sim lint check-format demo e2e airflow bench soak services-start services-stop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ build: ## build everything that the other targets use (debug)
 
 test: ## unit and property tests; no services
 	cargo test --workspace
+
+# SEED (one at random) and STEPS (2000) say what is played; WITHOUT=3,17..40 leaves steps out, SHRINK=1 looks for a
+# short list of steps that still fails, TRACE=1 tells how each step went.
+sim: ## play the jobs against a model, on a topic and a store in memory that fail; SEED= replays
+	DELTAWORKS_SIM_SEED="$(SEED)" DELTAWORKS_SIM_STEPS="$(STEPS)" DELTAWORKS_SIM_WITHOUT="$(WITHOUT)" DELTAWORKS_SIM_SHRINK="$(SHRINK)" DELTAWORKS_SIM_TRACE="$(TRACE)" \
+		cargo test --workspace --lib -- --ignored --nocapture simulation_by_hand
 
 check-format: ## is everything formatted
 	cargo fmt --all --check
@@ -78,7 +84,7 @@ $(airflow_venv)/complete: fixtures/e2e/airflow/requirements.txt
 	$(airflow_venv)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# BENCH_ONLY=landing, batch, speed, reconcile or visible runs one part; DELTAWORKS_BINARY measures another build.
+# BENCH_ONLY=landing, batch, speed, reconcile, visible, files, compact or steady runs one part; DELTAWORKS_BINARY measures another build.
 bench: services-start $(venv)/complete ## speed and memory against a plain loop, DuckDB and Polars; what serving costs and how soon (release build)
 	eval "$$($(services) env)"; export BENCH_PYTHON="$(abspath $(venv))/bin/python"; cargo bench --workspace --bench speed
 

@@ -7,7 +7,7 @@ mod rejects;
 mod removal;
 mod upkeep;
 
-pub use backfill::{Backfill, BackfillCreate, BackfillResume};
+pub use backfill::{Backfill, BackfillCreate, BackfillResume, From as BackfillFrom};
 pub use offsets::{Offsets, Target};
 pub use quality::{Quality, QualityRun};
 pub use rejects::{RejectsDiscard, RejectsRedrive, RejectsVerb, Which};

@@ -1,4 +1,4 @@
-//! The live line of a batch run: units, rows/s, bytes read, and an ETA by bytes.
+//! The live line of a batch run or a fill: units, rows/s, bytes read, and an ETA by bytes, or by units where there are none.
 //!
 //! On a terminal one bar moves; elsewhere the same figures go out as log fields every ten seconds.
 
@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Shows the meter until `stop`.
-pub async fn watch(meter: Arc<Meter>, screen: Screen, stop: CancellationToken) {
-    let bar = screen.bar("batch", "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}");
+/// Shows the meter until `stop`; `noun` is what the units of this job are.
+pub async fn watch(job: &'static str, noun: &'static str, meter: Arc<Meter>, screen: Screen, stop: CancellationToken) {
+    let bar = screen.bar(job, "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}");
     let (mut at, mut rows_before) = (Instant::now(), 0);
     loop {
         tokio::select! {
@@ -25,16 +25,16 @@ pub async fn watch(meter: Arc<Meter>, screen: Screen, stop: CancellationToken) {
         (at, rows_before) = (Instant::now(), rows);
         match &bar {
             Some(bar) => {
-                bar.set_length(bytes);
-                bar.set_position(read);
-                bar.set_message(format!(
-                    "{done} of {units} units · {} rows/s · {} of {}",
-                    HumanCount(rows_s),
-                    HumanBytes(read),
-                    HumanBytes(bytes)
-                ));
+                let (all, so_far) = if bytes == 0 { (units, done) } else { (bytes, read) };
+                bar.set_length(all);
+                bar.set_position(so_far);
+                let of_bytes = match bytes {
+                    0 => String::new(),
+                    _ => format!(" · {} of {}", HumanBytes(read), HumanBytes(bytes)),
+                };
+                bar.set_message(format!("{done} of {units} {noun} · {} rows/s{of_bytes}", HumanCount(rows_s)));
             }
-            None => tracing::info!(units, done, rows, rows_s, bytes, read, "computing"),
+            None => tracing::info!(job, units, done, rows, rows_s, bytes, read, "goes on"),
         }
     }
     if let Some(bar) = bar {

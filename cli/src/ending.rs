@@ -2,10 +2,10 @@
 
 use crate::args::Global;
 use crate::output;
+use deltaworks_jobs::lineage::Outcome;
 use deltaworks_jobs::{Class, Error};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::error::Error as _;
 use std::process::ExitCode;
 
 /// The end of a command.
@@ -66,6 +66,16 @@ impl Ending {
         self.class == Some(Class::Skipped)
     }
 
+    /// How it is told to others.
+    pub fn outcome(&self) -> Outcome {
+        match (&self.error, self.class) {
+            (_, None | Some(Class::Skipped)) => Outcome::Complete,
+            (_, Some(Class::Interrupted | Class::Terminated)) => Outcome::Abort,
+            (Some(error), _) => Outcome::Fail(one_line(error)),
+            (None, Some(_)) => Outcome::Fail(status(self.class).to_owned()),
+        }
+    }
+
     /// What it would say as its last line, without the exit code.
     pub fn told(&self) -> Value {
         let mut result = self.result.clone().unwrap_or_default();
@@ -123,14 +133,9 @@ fn status(class: Option<Class>) -> &'static str {
     }
 }
 
-fn one_line(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
+/// An error and its causes.
+pub fn one_line(error: &Error) -> String {
+    format!("{}: {}", error.stage, error.told())
 }
 
 fn render(error: &Error) -> String {

@@ -68,6 +68,10 @@ fn describe() {
     describe_counter!("deltaworks_skipped_total", "Messages skipped by rule");
     describe_counter!("deltaworks_gap_offsets_total", "Offsets that hold no message");
     describe_counter!("deltaworks_commits_total", "Flushes committed");
+    describe_counter!(
+        "deltaworks_commit_milliseconds_total",
+        "Time that flushes took from their last row to their end: files, log, and upkeep of the log"
+    );
     describe_gauge!("deltaworks_lag_messages", "Messages between the position and the end of the partition");
     describe_gauge!("deltaworks_commit_age_seconds", "Seconds since the last commit");
     describe_gauge!("deltaworks_table_version", "Version of the raw table");
@@ -99,6 +103,8 @@ async fn metrics_text(State(watched): State<Watched>) -> String {
         counter!("deltaworks_skipped_total", "pipeline" => name()).absolute(meter.skipped.load(Relaxed));
         counter!("deltaworks_gap_offsets_total", "pipeline" => name()).absolute(meter.gaps.load(Relaxed));
         counter!("deltaworks_commits_total", "pipeline" => name()).absolute(meter.commits.load(Relaxed));
+        counter!("deltaworks_commit_milliseconds_total", "pipeline" => name())
+            .absolute(meter.commit_us.load(Relaxed) / 1_000);
         for (partition, lag) in meter.lag() {
             gauge!("deltaworks_lag_messages", "pipeline" => name(), "partition" => partition.to_string())
                 .set(lag as f64);

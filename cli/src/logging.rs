@@ -3,9 +3,21 @@
 use crate::args::{Global, LogFormat};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{DynFilterFn, FilterExt, dynamic_filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, registry};
+
+/// Who says that a request to the store failed and is sent again. A store that does not answer holds a command up for
+/// minutes: whoever waits must hear why.
+const RETRIES: &str = "object_store::client::retry";
+/// How often it is heard.
+const RETRIES_EVERY: Duration = Duration::from_secs(10);
 
 /// The terminal, if stderr is one and the user wants to see something move.
 #[derive(Debug, Clone)]
@@ -48,14 +60,41 @@ pub fn start(global: &Global) -> Screen {
         "info"
     };
     let others = if global.quiet { "error" } else { "warn" };
-    let default = format!("{others},deltaworks={level},deltaworks_jobs={level}");
-    let filter = EnvFilter::try_from_env("DELTAWORKS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let logs = fmt().with_env_filter(filter).with_writer(AboveBars(screen.clone()));
-    match global.log_format {
-        LogFormat::Text => logs.with_target(false).with_ansi(live).init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
+    let retries = if global.quiet { "error" } else { "info" };
+    let default = format!("{others},deltaworks={level},deltaworks_jobs={level},{RETRIES}={retries}");
+    let asked = EnvFilter::try_from_env("DELTAWORKS_LOG");
+    let now_and_then = asked.is_err();
+    let filter = asked.unwrap_or_else(|_| EnvFilter::new(default));
+    let lines = fmt::layer().with_writer(AboveBars(screen.clone()));
+    let lines = match global.log_format {
+        LogFormat::Text => lines.with_target(false).with_ansi(live).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    if now_and_then {
+        registry().with(lines.with_filter(filter.and(retries_now_and_then()))).init();
+    } else {
+        registry().with(lines.with_filter(filter)).init();
     }
     screen
+}
+
+/// Lets everything through but most of the store's retries.
+fn retries_now_and_then<S: tracing::Subscriber + for<'a> LookupSpan<'a>>()
+-> DynFilterFn<S, impl Fn(&tracing::Metadata<'_>, &tracing_subscriber::layer::Context<'_, S>) -> bool> {
+    let heard = Mutex::new(None::<Instant>);
+    dynamic_filter_fn(move |metadata, _| {
+        if metadata.target() != RETRIES {
+            return true;
+        }
+        let Ok(mut heard) = heard.lock() else { return true };
+        let due = heard.is_none_or(|heard| heard.elapsed() >= RETRIES_EVERY);
+        if due {
+            *heard = Some(Instant::now());
+        }
+        due
+    })
+    // the other filter's limit holds
+    .with_max_level_hint(LevelFilter::TRACE)
 }
 
 /// Writes log lines above the bars.
@@ -81,5 +120,41 @@ impl<'a> MakeWriter<'a> for AboveBars {
     type Writer = Self;
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn one_of_many_retries_is_heard_and_all_else() {
+        let heard = Heard::default();
+        let writer = heard.clone();
+        let lines = fmt::layer().with_writer(move || writer.clone());
+        tracing::subscriber::with_default(registry().with(lines.with_filter(retries_now_and_then())), || {
+            for _ in 0..3 {
+                tracing::info!(target: RETRIES, "again");
+                tracing::info!("other");
+            }
+        });
+        let heard = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+        let count = |what: &str| heard.lines().filter(|line| line.ends_with(what)).count();
+        assert_eq!((count("again"), count("other")), (1, 3), "{heard}");
     }
 }

@@ -6,6 +6,7 @@ mod args;
 mod bar;
 mod ending;
 mod health;
+mod lineage;
 mod live;
 mod logging;
 mod output;
@@ -36,8 +37,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ending = runtime.block_on(verbs::run(&args, &screen));
+    let lineage = lineage::Lineage::new();
+    let ending = runtime.block_on(verbs::run(&args, &screen, &lineage));
+    let code = ending.finish(&args.global);
+    // the result is out: a supervisor that grows impatient takes nothing but lineage
+    runtime.block_on(lineage.end());
     // what is left in the background (an abandoned upload) must not delay the exit
     runtime.shutdown_background();
-    ending.finish(&args.global)
+    code
 }

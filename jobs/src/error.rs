@@ -76,7 +76,7 @@ pub struct Error {
     pub message: String,
     /// What a person can do.
     pub hint: Option<String>,
-    /// What the library below said. Its text is shown after the message.
+    /// What the library below said; see [`Error::told`].
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -99,5 +99,52 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The message and what the libraries below said of it, without the stage.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let causes = self.causes();
+        if causes.is_empty() { self.message.clone() } else { format!("{}: {causes}", self.message) }
+    }
+
+    /// What the libraries below said, from the nearest to the deepest; empty if nothing. Many of them have their cause in
+    /// their own text already: nothing is said twice.
+    #[must_use]
+    pub fn causes(&self) -> String {
+        let nearest = self.source.as_deref().map(|source| source as &dyn std::error::Error);
+        let mut said = String::new();
+        for cause in std::iter::successors(nearest, |cause| cause.source()) {
+            let cause = cause.to_string();
+            if said.is_empty() {
+                said = cause;
+            } else if !said.contains(&cause) {
+                said = format!("{said}: {cause}");
+            }
+        }
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Said(&'static str, #[source] Option<Box<Said>>);
+
+    #[test]
+    fn what_a_cause_has_in_its_text_is_not_said_again() {
+        let refused = Said("connection refused", None);
+        let client = Said("error sending request", Some(Box::new(refused)));
+        let list = Said("error listing: error sending request", Some(Box::new(client)));
+        let error = Error::new(Stage::Lake, Class::Outside, "cannot list the log");
+        assert_eq!(error.told(), "cannot list the log");
+        let error = error.because(Said("generic: error listing: error sending request", Some(Box::new(list))));
+        assert_eq!(
+            error.told(),
+            "cannot list the log: generic: error listing: error sending request: connection refused"
+        );
     }
 }

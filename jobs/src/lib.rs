@@ -8,6 +8,7 @@
 //!   quality: the contracts' rules over dates of raw
 //!   prove: all of it, held against broker and ledger        upkeep: fewer files, no dead ones, short logs
 //!   backfill: past units once more, by a plan that outlives the process
+//!   lineage: what jobs read and wrote, told to others
 //!   rejects: settled, by redrive (a fill) or by a person    offsets: moved by hand, back (a fill) or ahead
 //! ```
 
@@ -41,6 +42,8 @@ pub mod offsets;
 
 pub mod online;
 
+pub mod lineage;
+
 pub mod engine;
 pub mod kafka;
 pub mod lake;
@@ -50,6 +53,9 @@ pub mod checksum;
 pub mod clock;
 pub mod error;
 pub mod faults;
+
+#[cfg(test)]
+mod simulation;
 
 pub use error::{Class, Error, Result, Stage};
 

@@ -35,8 +35,7 @@ impl Finding {
         match found {
             Ok(found) => Self { what, found: Some(found), wrong: None, hint: None, class: None },
             Err(error) => {
-                let wrong = error.source.as_ref().map_or(error.message.clone(), |s| format!("{}: {s}", error.message));
-                Self { what, found: None, wrong: Some(wrong), hint: error.hint, class: Some(error.class) }
+                Self { what, found: None, wrong: Some(error.told()), hint: error.hint, class: Some(error.class) }
             }
         }
     }

@@ -34,7 +34,7 @@ impl Events {
     }
 
     /// One JSON object a line, about in the order of event time.
-    fn write(self, out: &mut impl Write) {
+    pub fn write(self, out: &mut impl Write) {
         let mut line = Vec::with_capacity(256);
         for n in 0..self.count {
             // each second one of a pair repeats the first

@@ -12,16 +12,35 @@
 )]
 
 mod batch;
+mod compact;
 mod events;
+mod files;
 mod landing;
 mod limit;
 mod measure;
 mod reconcile;
+mod sending;
 mod states;
+mod steady;
 mod visible;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
+
+/// Measures something on a broker.
+type Part = fn(&str) -> Value;
+
+/// Each part, and what measures it.
+const PARTS: [(&str, Part); 8] = [
+    ("landing", landing::run),
+    ("batch", batch::run),
+    ("speed", states::run),
+    ("reconcile", reconcile::run),
+    ("visible", visible::run),
+    ("files", files::run),
+    ("compact", compact::run),
+    ("steady", steady::run),
+];
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -32,25 +51,20 @@ fn main() {
         limit::run(brokers, topic, &schema, Path::new(dir));
         return;
     }
+    if let [_, mode, from, to] = &args[..]
+        && mode == "rewrite"
+    {
+        compact::rewrite(Path::new(from), Path::new(to));
+        return;
+    }
     let brokers = std::env::var("DELTAWORKS_KAFKA")
         .unwrap_or_else(|_| panic!("DELTAWORKS_KAFKA names the broker: run `make bench`, which starts one"));
     let only = std::env::var("BENCH_ONLY").ok();
     let mut result = json!({ "status": "done", "machine": measure::machine() });
-    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
-    if wanted("landing") {
-        result["landing"] = landing::run(&brokers);
-    }
-    if wanted("batch") {
-        result["batch"] = batch::run(&brokers);
-    }
-    if wanted("speed") {
-        result["speed"] = states::run(&brokers);
-    }
-    if wanted("reconcile") {
-        result["reconcile"] = reconcile::run(&brokers);
-    }
-    if wanted("visible") {
-        result["visible"] = visible::run(&brokers);
+    for (part, run) in PARTS {
+        if only.as_deref().is_none_or(|only| only == part) {
+            result[part] = run(&brokers);
+        }
     }
     println!("{result}");
 }

@@ -12,17 +12,14 @@
 
 use super::events::{CAMERAS, event, mix};
 use super::measure::{deltaworks_in, measure, number, result_of, term};
+use super::sending::Sending;
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use serde_json::{Value, json};
 use std::fs::{File, read_to_string};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-type Sending = ThreadedProducer<DefaultProducerContext>;
 
 const PARTITIONS: usize = 4;
 /// ms.
@@ -112,22 +109,22 @@ impl Bench {
     /// Sends what a day has had so far, before anything is served: per window of 5 minutes of so many hours one event of each
     /// camera in each partition, so that there are all the states that there would be.
     fn send_history(&self, hours: u64) {
-        let producer = self.producer();
+        let topic = self.topic();
         let (now_ms, mut line) = (now_ms().unsigned_abs(), Vec::with_capacity(256));
         for window in (0..hours * 12).rev() {
             for n in 0..CAMERAS * PARTITIONS as u64 {
                 let a = mix(9 << 40 ^ window << 20 ^ n);
                 line.clear();
                 event(&mut line, a, n / PARTITIONS as u64, now_ms - window * 300_000);
-                self.put(&producer, &line, n, now_ms.cast_signed());
+                topic.put(&line, partition_of(n), Some(now_ms.cast_signed()));
             }
         }
-        producer.flush(PATIENCE).unwrap();
+        topic.flush();
     }
 
     /// Sends events of now at an even rate; returns the Kafka time from which on they count.
     fn send(&self, rate: u64, duration: Duration) -> i64 {
-        let producer = self.producer();
+        let topic = self.topic();
         let (began, began_ms) = (Instant::now(), now_ms());
         let (mut sent, mut line) = (0_u64, Vec::with_capacity(256));
         while began.elapsed() < duration {
@@ -137,37 +134,18 @@ impl Bench {
                 let a = mix(8 << 40 ^ sent);
                 line.clear();
                 event(&mut line, a, mix(a), at_ms.unsigned_abs());
-                self.put(&producer, &line, sent, at_ms);
+                topic.put(&line, partition_of(sent), Some(at_ms));
                 sent += 1;
             }
             sleep(Duration::from_millis(5));
         }
-        producer.flush(PATIENCE).unwrap();
+        topic.flush();
         eprintln!("{}: {sent} events in {:.1} s", self.topic, began.elapsed().as_secs_f64());
         began_ms + WARM_UP.as_millis() as i64
     }
 
-    fn producer(&self) -> Sending {
-        ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("linger.ms", "5")
-            .set("compression.type", "lz4")
-            .set("queue.buffering.max.messages", "500000")
-            .create()
-            .unwrap()
-    }
-
-    /// Hands one event to the producer, the n-th; waits while its queue is full.
-    fn put(&self, producer: &Sending, event: &[u8], n: u64, at_ms: i64) {
-        let mut record = BaseRecord::<(), _>::to(&self.topic)
-            .partition((n % PARTITIONS as u64) as i32)
-            .timestamp(at_ms)
-            .payload(event);
-        while let Err((error, unsent)) = producer.send(record) {
-            assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
-            sleep(Duration::from_millis(1));
-            record = unsent;
-        }
+    fn topic(&self) -> Sending<'_> {
+        Sending::open(&self.brokers, &self.topic, 5)
     }
 
     /// The last offset of each partition.
@@ -237,6 +215,11 @@ fn percentile(latencies: &[(i64, u64)], rank: u64) -> i64 {
         before >= rank
     });
     reached.or_else(|| latencies.last()).unwrap().0
+}
+
+/// Of the n-th event.
+const fn partition_of(n: u64) -> i32 {
+    (n % PARTITIONS as u64) as i32
 }
 
 fn now_ms() -> i64 {

@@ -1,19 +1,16 @@
 //! What was typed after `backfill`.
 
-use super::Format as OutputFormat;
+use super::{Format as OutputFormat, PartitionList, parse_partitions};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use deltaworks_core::backfill::BackfillId;
 use deltaworks_core::windows::{Granularity, Instant};
 use deltaworks_jobs::backfill::files::Format;
 use std::num::NonZeroUsize;
 
-/// Options that only a recompute has.
-const RECOMPUTE: [&str; 6] = ["interval_start", "interval_end", "granularities", "force", "backwards", "max_parallel"];
-
 /// `backfill`
 #[derive(Debug, Subcommand)]
 pub enum Backfill {
-    /// Compute the units of an interval that call for it, or fill a pipeline from files
+    /// Compute the units of an interval that call for it, or fill a pipeline from files, topic or archive
     Create(BackfillCreate),
     /// Show one: how much is done, what comes next, how to go on
     Status {
@@ -50,8 +47,12 @@ pub enum Backfill {
 /// What a pipeline is filled from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum From {
-    /// JSONL, CSV, Parquet, Avro; gzip and Zstandard
+    /// JSONL, CSV, Parquet, Avro, gzip and Zstandard: --path
     Files,
+    /// The topic, below what the stream has reached: --from-offset, or --interval-start by Kafka time
+    Kafka,
+    /// Dates that `tables archive` has written and `tables retain` removed: --path, and the interval
+    Archive,
 }
 
 /// `backfill create`
@@ -60,9 +61,9 @@ pub struct BackfillCreate {
     /// Aggregate; with --from, pipeline
     pub name: String,
     /// Fill a pipeline instead of computing an aggregate; a row that is there already adds nothing
-    #[arg(long, value_enum, requires = "paths", conflicts_with_all = RECOMPUTE)]
+    #[arg(long, value_enum)]
     pub from: Option<From>,
-    /// Files to read: a path, a folder, a glob in quotes, a URL; may be given several times
+    /// Files to read: a path, a folder, a glob in quotes, a URL; may be given several times. Of an archive, its URL
     #[arg(long = "path", value_name = "PATTERN", requires = "from")]
     pub paths: Vec<String>,
     /// Format of all files, jsonl, csv, parquet or avro [default: by the name of each]
@@ -74,7 +75,16 @@ pub struct BackfillCreate {
     /// Time zone of typed times without one, e.g. Europe/Kyiv
     #[arg(long, value_name = "ZONE", requires = "from")]
     pub timezone: Option<String>,
-    /// Only windows that end after this, RFC 3339 with offset
+    /// Partitions of the topic, e.g. 0-3 or 0,2 [default: all]
+    #[arg(long = "partition", value_name = "LIST", value_parser = parse_partitions, requires = "from")]
+    pub partitions: Option<PartitionList>,
+    /// First offset of the topic to read; needs --partition
+    #[arg(long, value_name = "OFFSET", requires = "partitions", conflicts_with = "interval_start")]
+    pub from_offset: Option<i64>,
+    /// First offset not to read [default: where the stream stands]
+    #[arg(long, value_name = "OFFSET", requires = "from_offset", conflicts_with = "interval_end")]
+    pub to_offset: Option<i64>,
+    /// Only windows that end after this, RFC 3339 with offset; messages of this Kafka time on, dates (UTC) of an archive
     #[arg(long, value_name = "TIME", required_unless_present = "from")]
     pub interval_start: Option<Instant>,
     /// Only windows that end by this, RFC 3339 with offset; all of them have to be complete, else exit 7

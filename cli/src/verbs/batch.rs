@@ -4,12 +4,14 @@ use super::settings;
 use crate::args::{Batch, Format, Global};
 use crate::bar;
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::logging::Screen;
 use crate::output;
 use crate::signals::Signals;
 use deltaworks_core::units::Interval;
 use deltaworks_jobs::batch::{self, BatchOptions, Tried, TryOptions, meter::Meter};
 use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::project::settings::Settings;
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde_json::json;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the verb.
-pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Ending> {
+pub async fn run(global: &Global, args: &Batch, screen: &Screen, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if let (Some(from), Some(to)) = (args.interval_start, args.interval_end)
@@ -45,18 +47,30 @@ pub async fn run(global: &Global, args: &Batch, screen: &Screen) -> Result<Endin
         let (units, left) = batch::plan_only(&settings, &options).await?;
         return Ok(Ending::with(json!({ "status": "planned", "units": units, "left": left })));
     }
+    let job = Job::new(Kind::Batch, &options.run_id, &settings).of_aggregates(&args.aggregates, &settings);
+    let work = compute(&settings, &options, args.skip_exit_code, screen);
+    lineage.around(&settings, job.over(options.interval), work).await
+}
+
+async fn compute(
+    settings: &Settings,
+    options: &BatchOptions,
+    skip_exit_code: bool,
+    screen: &Screen,
+) -> Result<(Ending, Facts)> {
     let signals = Signals::listen(Stage::Batch)?;
     let (meter, clock) = (Arc::new(Meter::default()), Clock::system());
     tracing::info!(run_id = %options.run_id, "batch begins; the same command continues after an interruption");
     let done = CancellationToken::new();
-    let watching = tokio::spawn(bar::watch(meter.clone(), screen.clone(), done.clone()));
-    let mut report = batch::batch(&settings, &options, &meter, &clock, &signals.stop).await;
+    let watching = tokio::spawn(bar::watch("batch", "units", meter.clone(), screen.clone(), done.clone()));
+    let mut report = batch::batch(settings, options, &meter, &clock, &signals.stop).await;
     done.cancel();
     // the line has to be gone before the result is printed
     let _ = watching.await;
     let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
     let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
+    let ending = Ending::job(&options.run_id, &report, stopped, idle && skip_exit_code).and_error(error);
+    Ok((ending, Facts { rows: report.rows_of, rulings: report.rulings, ..Facts::default() }))
 }
 
 /// Prints the windows of an aggregate that need not be in the project.
@@ -83,7 +97,7 @@ async fn try_out(
         input_version: args.input_version,
     };
     let (meter, done) = (Arc::new(Meter::default()), CancellationToken::new());
-    let watching = tokio::spawn(bar::watch(meter.clone(), screen.clone(), done.clone()));
+    let watching = tokio::spawn(bar::watch("batch", "units", meter.clone(), screen.clone(), done.clone()));
     let tried = batch::try_out(settings, &options, &meter).await;
     done.cancel();
     // the line has to be gone before the rows are printed

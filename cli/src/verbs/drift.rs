@@ -70,7 +70,10 @@ fn print(explained: &Explained, keys: &[String], format: Format) -> Result<()> {
             let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
             output::records(&lines, &columns, Format::Table)?;
             output::line(&format!("unexplained: {unexplained}"));
-            output::records(&explained.events, &EVENTS, Format::Table)?;
+            // a definition that changed has no events of its own
+            if !explained.events.is_empty() {
+                output::records(&explained.events, &EVENTS, Format::Table)?;
+            }
             if explained.more {
                 output::line("there are more; --limit N shows N of them");
             }

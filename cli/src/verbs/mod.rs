@@ -26,6 +26,7 @@ mod upkeep;
 
 use crate::args::{Args, Backfill, Global, Offsets, RejectsVerb, Tables, Verb};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::logging::Screen;
 use deltaworks_jobs::project::{
     self,
@@ -36,7 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Carries out what was typed.
-pub async fn run(args: &Args, screen: &Screen) -> Ending {
+pub async fn run(args: &Args, screen: &Screen, lineage: &Lineage) -> Ending {
     let global = &args.global;
     let ending = match &args.verb {
         Verb::Init(verb) => init::run(verb),
@@ -44,19 +45,19 @@ pub async fn run(args: &Args, screen: &Screen) -> Ending {
         Verb::Demo(verb) => demo::run(verb).await,
         Verb::Produce(verb) => produce::run(global, verb, screen).await,
         Verb::Topics(verb) => topics::run(global, verb).await,
-        Verb::Stream(verb) => stream::run(global, verb, screen).await,
-        Verb::Batch(verb) => batch::run(global, verb, screen).await,
-        Verb::Speed(verb) => speed::run(global, verb).await,
-        Verb::Run(verb) => run::run(global, verb, screen).await,
-        Verb::Backfill(verb) => backfill::run(global, verb, screen).await,
-        Verb::Prove(verb) => prove::run(global, verb).await,
-        Verb::Quality(verb) => quality::run(global, verb).await,
-        Verb::Tables(verb) => tables::run(global, verb).await,
-        Verb::Upkeep(verb) => upkeep::run(global, verb).await,
-        Verb::Reconcile(verb) => reconcile::run(global, verb).await,
+        Verb::Stream(verb) => stream::run(global, verb, screen, lineage).await,
+        Verb::Batch(verb) => batch::run(global, verb, screen, lineage).await,
+        Verb::Speed(verb) => speed::run(global, verb, lineage).await,
+        Verb::Run(verb) => run::run(global, verb, screen, lineage).await,
+        Verb::Backfill(verb) => backfill::run(global, verb, screen, lineage).await,
+        Verb::Prove(verb) => prove::run(global, verb, lineage).await,
+        Verb::Quality(verb) => quality::run(global, verb, lineage).await,
+        Verb::Tables(verb) => tables::run(global, verb, lineage).await,
+        Verb::Upkeep(verb) => upkeep::run(global, verb, lineage).await,
+        Verb::Reconcile(verb) => reconcile::run(global, verb, lineage).await,
         Verb::Drift(verb) => drift::run(global, verb).await,
-        Verb::Rejects(verb) => rejects::run(global, verb).await,
-        Verb::Offsets(verb) => offsets::run(global, verb).await,
+        Verb::Rejects(verb) => rejects::run(global, verb, lineage).await,
+        Verb::Offsets(verb) => offsets::run(global, verb, lineage).await,
         Verb::Query(verb) => query::run(global, verb).await,
         Verb::Status(verb) => status::run(global, verb).await,
         Verb::Reset(verb) => reset::run(global, verb).await,
@@ -98,14 +99,5 @@ fn pick(settings: &Settings, names: &[String]) -> Result<Vec<Arc<Pipeline>>> {
     if names.is_empty() {
         return Ok(settings.pipelines.clone());
     }
-    names.iter().map(|name| one(settings, name)).collect()
-}
-
-/// The pipeline of this name.
-fn one(settings: &Settings, name: &str) -> Result<Arc<Pipeline>> {
-    settings.pipelines.iter().find(|p| p.name == name).cloned().ok_or_else(|| {
-        let known: Vec<_> = settings.pipelines.iter().map(|p| format!("`{}`", p.name)).collect();
-        Error::new(Stage::Project, Class::User, format!("there is no pipeline `{name}`"))
-            .hint(format!("deltaworks.yaml has {}", known.join(", ")))
-    })
+    names.iter().map(|name| settings.pipeline(name).cloned()).collect()
 }

@@ -1,12 +1,14 @@
 //! `offsets`: progress in Delta, in the group, in the broker; and moved by hand, with the plan first.
 
-use super::{one, pick, settings};
+use super::{pick, settings};
 use crate::args::{Global, Offsets, Target};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::output;
 use crate::signals::Signals;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::land::inspect;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::offsets::{self, PartitionPlan, RewindOptions, Targets};
 use deltaworks_jobs::project::settings::{Pipeline, Settings};
 use deltaworks_jobs::{Result, Stage};
@@ -17,8 +19,15 @@ const SHOWN: [&str; 8] = ["pipeline", "topic", "partition", "delta", "group", "l
 const PLANNED: [&str; 11] =
     ["partition", "act", "low", "next", "high", "to", "reads", "duplicates", "loses", "first_time", "last_time"];
 
+/// What `rewind` is asked for.
+struct Asked<'a> {
+    target: &'a Target,
+    skip_exit_code: bool,
+    dry_run: bool,
+}
+
 /// Runs the verb.
-pub async fn run(global: &Global, args: &Offsets) -> Result<Ending> {
+pub async fn run(global: &Global, args: &Offsets, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     match args {
         Offsets::Show { pipelines, format } => {
@@ -30,38 +39,44 @@ pub async fn run(global: &Global, args: &Offsets) -> Result<Ending> {
             Ok(Ending::done())
         }
         Offsets::Plan { pipeline, target, format } => {
-            let pipeline = one(&settings, pipeline)?;
-            let plans = offsets::plan(&settings, &pipeline, &targets(target)).await?;
+            let pipeline = settings.pipeline(pipeline)?;
+            let plans = offsets::plan(&settings, pipeline, &targets(target)).await?;
             output::records(&plans, &PLANNED, *format)?;
             Ok(Ending::done())
         }
         Offsets::Rewind { pipeline, target, skip_exit_code, dry_run } => {
-            rewind(&settings, &one(&settings, pipeline)?, target, *skip_exit_code, *dry_run).await
+            let asked = Asked { target, skip_exit_code: *skip_exit_code, dry_run: *dry_run };
+            rewind(&settings, settings.pipeline(pipeline)?, &asked, lineage).await
         }
         Offsets::Skip { pipeline, target, yes, dry_run } => {
-            let pipeline = one(&settings, pipeline)?;
-            skip(&settings, &pipeline, target, *yes && !*dry_run, *dry_run).await
+            let pipeline = settings.pipeline(pipeline)?;
+            skip(&settings, pipeline, target, *yes && !*dry_run, *dry_run, lineage).await
         }
     }
 }
 
-async fn rewind(
-    settings: &Settings,
-    pipeline: &Arc<Pipeline>,
-    target: &Target,
-    skip_exit_code: bool,
-    dry_run: bool,
-) -> Result<Ending> {
+async fn rewind(settings: &Settings, pipeline: &Arc<Pipeline>, asked: &Asked<'_>, lineage: &Lineage) -> Result<Ending> {
+    let Asked { target, skip_exit_code, dry_run } = *asked;
     let signals = Signals::listen(Stage::Fill)?;
     let options = RewindOptions { run_id: deltaworks_jobs::run_id(), targets: targets(target), dry_run };
     tracing::info!(run_id = %options.run_id, "rewind begins; the same command continues after an interruption");
-    let mut report = offsets::rewind(settings, pipeline, &options, &Clock::system(), &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    if dry_run && error.is_none() {
-        return Ok(Ending::with(json!({ "status": "planned", "plan": report })));
+    let work = async {
+        let mut report = offsets::rewind(settings, pipeline, &options, &Clock::system(), &signals.stop).await;
+        let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+        if dry_run && error.is_none() {
+            return Ok((Ending::with(json!({ "status": "planned", "plan": report })), Facts::default()));
+        }
+        let stopped = signals.class().filter(|_| stopped);
+        let skipped = idle && skip_exit_code;
+        let messages = report.partitions.iter().map(|partition| partition.messages).sum();
+        let facts = Facts { messages: [(pipeline.topic.clone(), messages)].into(), ..Facts::default() };
+        Ok((Ending::job(&options.run_id, &report, stopped, skipped).and_error(error), facts))
+    };
+    if dry_run {
+        return work.await.map(|(ending, _)| ending);
     }
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && skip_exit_code).and_error(error))
+    let job = Job::new(Kind::Rewind, &options.run_id, settings).of_pipelines(std::slice::from_ref(&pipeline.name));
+    lineage.around(settings, job, work).await
 }
 
 async fn skip(
@@ -70,6 +85,7 @@ async fn skip(
     target: &Target,
     carry_out: bool,
     dry_run: bool,
+    lineage: &Lineage,
 ) -> Result<Ending> {
     let targets = targets(target);
     let plans = offsets::plan_skip(settings, pipeline, &targets).await?;
@@ -83,8 +99,12 @@ async fn skip(
         return Ok(Ending::with(json!({ "status": "planned", "plan": plans })));
     }
     let run_id = deltaworks_jobs::run_id();
-    let report = offsets::skip(settings, pipeline, &targets, &run_id, &Clock::system()).await?;
-    Ok(Ending::job(&run_id, &report, None, false))
+    let job = Job::new(Kind::Skip, &run_id, settings).of_pipelines(std::slice::from_ref(&pipeline.name));
+    let work = async {
+        let report = offsets::skip(settings, pipeline, &targets, &run_id, &Clock::system()).await?;
+        Ok((Ending::job(&run_id, &report, None, false), Facts::default()))
+    };
+    lineage.around(settings, job, work).await
 }
 
 fn loses(pipeline: &Pipeline, plan: &PartitionPlan) -> String {

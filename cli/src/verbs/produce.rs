@@ -1,6 +1,6 @@
 //! `produce`: events into a topic, from a file or generated from the pipeline's contract.
 
-use super::{one, settings};
+use super::settings;
 use crate::args::{BuiltIn, Global, Produce};
 use crate::ending::Ending;
 use crate::logging::Screen;
@@ -20,8 +20,8 @@ use std::time::Duration;
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Produce, screen: &Screen) -> Result<Ending> {
     let settings = settings(global)?;
-    let pipeline = one(&settings, &args.pipeline)?;
-    let options = options(args, &settings, &pipeline)?;
+    let pipeline = settings.pipeline(&args.pipeline)?;
+    let options = options(args, &settings, pipeline)?;
     if args.dry_run {
         let plan = json!({
             "status": "planned", "topic": pipeline.topic, "count": options.count, "file": args.file,

@@ -3,9 +3,11 @@
 use super::settings;
 use crate::args::{Format, Global, Prove};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::output;
 use deltaworks_core::units::Interval;
 use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::prove::{Check, ProveOptions, ProveReport, Verdict, prove};
 use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde::Serialize;
@@ -23,7 +25,7 @@ struct Line<'c> {
 }
 
 /// Runs the verb.
-pub async fn run(global: &Global, args: &Prove) -> Result<Ending> {
+pub async fn run(global: &Global, args: &Prove, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let interval = Interval { from: args.interval_start, to: args.interval_end };
     if let Interval { from: Some(from), to: Some(to) } = interval
@@ -32,11 +34,16 @@ pub async fn run(global: &Global, args: &Prove) -> Result<Ending> {
         return Err(Error::new(Stage::Prove, Class::User, format!("the interval ({from}, {to}] is empty")));
     }
     let options = ProveOptions { names: args.names.clone(), offline: args.offline, interval };
-    let report = prove(&settings, &options, &Clock::system()).await?;
-    if !global.quiet {
-        show(&report)?;
-    }
-    Ok(Ending::job(&deltaworks_jobs::run_id(), &report, None, false).and_error(report.error()))
+    let run_id = deltaworks_jobs::run_id();
+    let job = Job::new(Kind::Prove, &run_id, &settings).over(interval);
+    let work = async {
+        let report = prove(&settings, &options, &Clock::system()).await?;
+        if !global.quiet {
+            show(&report)?;
+        }
+        Ok((Ending::job(&run_id, &report, None, false).and_error(report.error()), Facts::default()))
+    };
+    lineage.around(&settings, job, work).await
 }
 
 /// Prints the table of all checks.

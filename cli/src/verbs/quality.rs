@@ -3,10 +3,12 @@
 use super::{pick, settings};
 use crate::args::{Format, Global, Quality, QualityRun};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::output;
 use crate::signals::Signals;
 use deltaworks_core::units::Interval;
 use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::quality::{Judged, QualityOptions, QualityReport, quality};
 use deltaworks_jobs::{Class, Error, Result, Stage, run_id};
 use serde::Serialize;
@@ -27,7 +29,7 @@ struct Line<'j> {
 }
 
 /// Runs the verb.
-pub async fn run(global: &Global, args: &Quality) -> Result<Ending> {
+pub async fn run(global: &Global, args: &Quality, lineage: &Lineage) -> Result<Ending> {
     let Quality::Run(QualityRun { pipelines, interval_start, interval_end, skip_exit_code }) = args;
     let settings = settings(global)?;
     pick(&settings, pipelines)?;
@@ -39,12 +41,17 @@ pub async fn run(global: &Global, args: &Quality) -> Result<Ending> {
     }
     let options = QualityOptions { run_id: run_id(), pipelines: pipelines.clone(), interval };
     let signals = Signals::listen(Stage::Quality)?;
-    let report = quality(&settings, &options, &Clock::system(), &signals.stop).await?;
-    if !global.quiet {
-        show(&report)?;
-    }
-    let (idle, stopped) = (*skip_exit_code && report.is_idle(), signals.class().filter(|_| report.stopped));
-    Ok(Ending::job(&options.run_id, &report, stopped, idle).and_error(report.error()))
+    let job = Job::new(Kind::Quality, &options.run_id, &settings).of_pipelines(pipelines).over(interval);
+    let work = async {
+        let report = quality(&settings, &options, &Clock::system(), &signals.stop).await?;
+        if !global.quiet {
+            show(&report)?;
+        }
+        let (idle, stopped) = (*skip_exit_code && report.is_idle(), signals.class().filter(|_| report.stopped));
+        let ending = Ending::job(&options.run_id, &report, stopped, idle).and_error(report.error());
+        Ok((ending, Facts { rulings: report.rulings, ..Facts::default() }))
+    };
+    lineage.around(&settings, job, work).await
 }
 
 fn show(report: &QualityReport) -> Result<()> {

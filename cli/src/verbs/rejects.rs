@@ -1,11 +1,14 @@
 //! `rejects`: what broke its contract, and why; and what becomes of it.
 
-use super::{one, settings};
+use super::settings;
 use crate::args::{Format, Global, RejectsDiscard, RejectsRedrive, RejectsVerb, Which};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::output;
 use crate::signals::Signals;
 use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::lake::TableName;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::project::settings::Settings;
 use deltaworks_jobs::rejects::{self, DiscardOptions, Filter, RedriveOptions};
 use deltaworks_jobs::{Result, Stage, engine};
@@ -15,16 +18,16 @@ use serde_json::json;
 const SHOWN_MAX: usize = 300;
 
 /// Runs the verb.
-pub async fn run(global: &Global, args: &RejectsVerb) -> Result<Ending> {
+pub async fn run(global: &Global, args: &RejectsVerb, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let (sql, format) = match args {
-        RejectsVerb::List { pipeline, all, format } => (list(&one(&settings, pipeline)?.name, *all), *format),
+        RejectsVerb::List { pipeline, all, format } => (list(&settings.pipeline(pipeline)?.name, *all), *format),
         RejectsVerb::Show { pipeline, reason, all, limit, format } => {
             let only = reason.map_or(String::new(), |reason| format!("reason = '{reason}'"));
-            (show(&one(&settings, pipeline)?.name, only, *all, *limit, *format), *format)
+            (show(&settings.pipeline(pipeline)?.name, only, *all, *limit, *format), *format)
         }
-        RejectsVerb::Redrive(args) => return redrive(&settings, args).await,
-        RejectsVerb::Discard(args) => return discard(&settings, args).await,
+        RejectsVerb::Redrive(args) => return redrive(&settings, args, lineage).await,
+        RejectsVerb::Discard(args) => return discard(&settings, args, lineage).await,
     };
     let rows = engine::query(&settings.lake, &sql, settings.memory_bytes).await?;
     output::rows(rows, format, None).await?;
@@ -60,8 +63,8 @@ fn show(table: &str, only: String, all: bool, limit: u32, format: Format) -> Str
     )
 }
 
-async fn redrive(settings: &Settings, args: &RejectsRedrive) -> Result<Ending> {
-    let pipeline = one(settings, &args.pipeline)?;
+async fn redrive(settings: &Settings, args: &RejectsRedrive, lineage: &Lineage) -> Result<Ending> {
+    let pipeline = settings.pipeline(&args.pipeline)?;
     let options = RedriveOptions {
         run_id: deltaworks_jobs::run_id(),
         filter: filter(&args.which),
@@ -69,30 +72,43 @@ async fn redrive(settings: &Settings, args: &RejectsRedrive) -> Result<Ending> {
     };
     let clock = Clock::system();
     if args.dry_run {
-        let report = rejects::plan_redrive(settings, &pipeline, &options, &clock).await?;
+        let report = rejects::plan_redrive(settings, pipeline, &options, &clock).await?;
         return Ok(Ending::with(json!({ "status": "planned", "plan": report })));
     }
     let signals = Signals::listen(Stage::Fill)?;
     tracing::info!(run_id = %options.run_id, "redrive begins; the same command continues after an interruption");
-    let mut report = rejects::redrive(settings, &pipeline, &options, &clock, &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
+    let job = Job::new(Kind::Redrive, &options.run_id, settings).of_pipelines(std::slice::from_ref(&args.pipeline));
+    let work = async {
+        let mut report = rejects::redrive(settings, pipeline, &options, &clock, &signals.stop).await;
+        let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+        let stopped = signals.class().filter(|_| stopped);
+        let skipped = idle && args.skip_exit_code;
+        let read = report.passed.values().chain(report.refused.values()).sum::<u64>() + report.skipped;
+        let facts = Facts { rows: [(TableName::new("rejects", &pipeline.name), read)].into(), ..Facts::default() };
+        Ok((Ending::job(&options.run_id, &report, stopped, skipped).and_error(error), facts))
+    };
+    lineage.around(settings, job, work).await
 }
 
-async fn discard(settings: &Settings, args: &RejectsDiscard) -> Result<Ending> {
-    let pipeline = one(settings, &args.pipeline)?;
+async fn discard(settings: &Settings, args: &RejectsDiscard, lineage: &Lineage) -> Result<Ending> {
+    let pipeline = settings.pipeline(&args.pipeline)?;
     let options = DiscardOptions {
         run_id: deltaworks_jobs::run_id(),
         filter: filter(&args.which),
         because: args.because.clone(),
         dry_run: args.dry_run,
     };
-    let report = rejects::discard(settings, &pipeline, &options, &Clock::system()).await?;
     if args.dry_run {
+        let report = rejects::discard(settings, pipeline, &options, &Clock::system()).await?;
         return Ok(Ending::with(json!({ "status": "planned", "plan": report })));
     }
-    Ok(Ending::job(&options.run_id, &report, None, report.is_idle() && args.skip_exit_code))
+    let job = Job::new(Kind::Discard, &options.run_id, settings).of_pipelines(std::slice::from_ref(&args.pipeline));
+    let work = async {
+        let report = rejects::discard(settings, pipeline, &options, &Clock::system()).await?;
+        let skipped = report.is_idle() && args.skip_exit_code;
+        Ok((Ending::job(&options.run_id, &report, None, skipped), Facts::default()))
+    };
+    lineage.around(settings, job, work).await
 }
 
 fn filter(which: &Which) -> Filter {

@@ -1,19 +1,21 @@
 //! `tables retain|archive|forget`: rows that leave for good, and those that are kept elsewhere first.
 
-use super::{one, settings};
+use super::settings;
 use crate::args::{ArchiveCodec, Global, TablesArchive, TablesForget, TablesRetain};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::output;
 use crate::signals::Signals;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lake::Codec;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::upkeep::{self, ArchiveOptions, ForgetOptions, ForgetReport, RetainOptions};
 use deltaworks_jobs::{Result, Stage};
 use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Removes dates that are kept no longer.
-pub async fn retain(global: &Global, args: &TablesRetain) -> Result<Ending> {
+pub async fn retain(global: &Global, args: &TablesRetain, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let options = RetainOptions {
         run_id: deltaworks_jobs::run_id(),
@@ -28,14 +30,18 @@ pub async fn retain(global: &Global, args: &TablesRetain) -> Result<Ending> {
         return Ok(Ending::with(json!({ "status": "planned", "tables": tables })));
     }
     let signals = Signals::listen(Stage::Upkeep)?;
-    let mut report = upkeep::retain(&settings, &options, now_ms, &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
+    let work = async {
+        let mut report = upkeep::retain(&settings, &options, now_ms, &signals.stop).await;
+        let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+        let stopped = signals.class().filter(|_| stopped);
+        let skipped = idle && args.skip_exit_code;
+        Ok((Ending::job(&options.run_id, &report, stopped, skipped).and_error(error), Facts::default()))
+    };
+    lineage.around(&settings, Job::new(Kind::Retain, &options.run_id, &settings), work).await
 }
 
 /// Keeps dates elsewhere.
-pub async fn archive(global: &Global, args: &TablesArchive) -> Result<Ending> {
+pub async fn archive(global: &Global, args: &TablesArchive, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let codec = match args.codec {
         ArchiveCodec::Zstd => Codec::Zstd,
@@ -48,18 +54,32 @@ pub async fn archive(global: &Global, args: &TablesArchive) -> Result<Ending> {
     }
     let signals = Signals::listen(Stage::Upkeep)?;
     tracing::info!("archiving begins; the same command continues after an interruption");
-    let mut report = upkeep::archive(&settings, &options, &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&deltaworks_jobs::run_id(), &report, stopped, idle && args.skip_exit_code).and_error(error))
+    let run_id = deltaworks_jobs::run_id();
+    let job = Job::new(Kind::Archive, &run_id, &settings);
+    let job = job.of_pipelines(std::slice::from_ref(&args.table.name)).archiving_to(&args.to);
+    let work = async {
+        let mut report = upkeep::archive(&settings, &options, &signals.stop).await;
+        let mut facts = Facts::default();
+        for date in &report.dates {
+            facts.kept.rows += date.rows;
+            facts.kept.bytes += date.bytes;
+            facts.kept.files += date.files;
+        }
+        facts.rows.insert(args.table.clone(), facts.kept.rows);
+        let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+        let stopped = signals.class().filter(|_| stopped);
+        let skipped = idle && args.skip_exit_code;
+        Ok((Ending::job(&run_id, &report, stopped, skipped).and_error(error), facts))
+    };
+    lineage.around(&settings, job, work).await
 }
 
 /// Removes a person's rows.
-pub async fn forget(global: &Global, args: &TablesForget) -> Result<Ending> {
+pub async fn forget(global: &Global, args: &TablesForget, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let options = ForgetOptions {
         run_id: deltaworks_jobs::run_id(),
-        pipeline: one(&settings, &args.pipeline)?,
+        pipeline: settings.pipeline(&args.pipeline)?.clone(),
         key: args.key.clone(),
         because: args.because.clone(),
     };
@@ -69,13 +89,18 @@ pub async fn forget(global: &Global, args: &TablesForget) -> Result<Ending> {
     }
     let signals = Signals::listen(Stage::Upkeep)?;
     tracing::info!(run_id = %options.run_id, "forgetting begins; the same command continues after an interruption");
-    let mut report = upkeep::forget(&settings, &options, &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    if !report.dates.is_empty() {
-        output::talk(&what_is_left(&report, &args.pipeline));
-    }
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
+    let job = Job::new(Kind::Forget, &options.run_id, &settings).of_pipelines(std::slice::from_ref(&args.pipeline));
+    let work = async {
+        let mut report = upkeep::forget(&settings, &options, &signals.stop).await;
+        let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+        if !report.dates.is_empty() {
+            output::talk(&what_is_left(&report, &args.pipeline));
+        }
+        let stopped = signals.class().filter(|_| stopped);
+        let skipped = idle && args.skip_exit_code;
+        Ok((Ending::job(&options.run_id, &report, stopped, skipped).and_error(error), Facts::default()))
+    };
+    lineage.around(&settings, job, work).await
 }
 
 /// What the person is still in.

@@ -1,6 +1,6 @@
 //! `reset`: start a pipeline over, with a plan first.
 
-use super::{one, settings};
+use super::settings;
 use crate::args::{Global, Reset};
 use crate::ending::Ending;
 use crate::output;
@@ -11,8 +11,8 @@ use serde_json::json;
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Reset) -> Result<Ending> {
     let settings = settings(global)?;
-    let pipeline = one(&settings, &args.pipeline)?;
-    let plan = reset::plan(&settings, &pipeline).await?;
+    let pipeline = settings.pipeline(&args.pipeline)?;
+    let plan = reset::plan(&settings, pipeline).await?;
     for table in &plan.tables {
         output::talk(&format!(
             "drops {}: {} rows in {} files, version {}",
@@ -25,6 +25,6 @@ pub async fn run(global: &Global, args: &Reset) -> Result<Ending> {
         }
         return Ok(Ending::with(json!({ "status": "planned", "plan": plan })));
     }
-    reset::carry_out(&settings, &pipeline).await?;
+    reset::carry_out(&settings, pipeline).await?;
     Ok(Ending::with(json!({ "status": "done", "plan": plan })))
 }

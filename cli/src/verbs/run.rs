@@ -3,23 +3,36 @@
 use super::{batch, prove, reconcile, settings, stream};
 use crate::args::{Batch, Global, Prove, Reconcile, Run, Stream};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::logging::Screen;
 use crate::signals::Signals;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::{Class, Result, Stage};
 use serde_json::{Map, Value};
 
 /// Runs the verb.
-pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending> {
+pub async fn run(global: &Global, args: &Run, screen: &Screen, lineage: &Lineage) -> Result<Ending> {
+    // a project that cannot be read is told by its first step
+    let run_id = deltaworks_jobs::run_id();
+    let Ok(settings) = settings(global) else { return steps(global, args, &run_id, screen, lineage).await };
+    let job = Job::new(Kind::Run, &run_id, &settings);
+    let under = lineage.under(&settings, &job);
+    let work = async { Ok((steps(global, args, &run_id, screen, &under).await?, Facts::default())) };
+    lineage.around(&settings, job, work).await
+}
+
+async fn steps(global: &Global, args: &Run, run_id: &str, screen: &Screen, lineage: &Lineage) -> Result<Ending> {
     let signals = Signals::listen(Stage::Land)?;
     begins("stream");
-    let mut told = Told { result: Map::new(), idle: true, ended: None };
-    let mut go_on = told.add("stream", stream::run(global, &landing(args), screen).await, &signals);
+    let result = Map::from_iter([("run_id".to_owned(), run_id.into())]);
+    let mut told = Told { result, idle: true, ended: None };
+    let mut go_on = told.add("stream", stream::run(global, &landing(args), screen, lineage).await, &signals);
     if go_on && !settings(global)?.aggregates.is_empty() {
         begins("batch");
-        go_on = told.add("batch", batch::run(global, &computing(args), screen).await, &signals);
+        go_on = told.add("batch", batch::run(global, &computing(args), screen, lineage).await, &signals);
         if go_on {
             begins("reconcile");
-            go_on = told.add("reconcile", reconcile::run(global, &serving()).await, &signals);
+            go_on = told.add("reconcile", reconcile::run(global, &serving(), lineage).await, &signals);
         }
     }
     if go_on {
@@ -27,7 +40,7 @@ pub async fn run(global: &Global, args: &Run, screen: &Screen) -> Result<Ending>
         let proving = Prove { offline: args.offline, ..Prove::default() };
         // the steps before drain by themselves when a signal comes; this one only reads
         let proved = tokio::select! {
-            proved = prove::run(global, &proving) => proved,
+            proved = prove::run(global, &proving, lineage) => proved,
             () = signals.stop.cancelled() => Ok(Ending::done()),
         };
         told.add("prove", proved, &signals);

@@ -3,9 +3,11 @@
 use super::{removal, settings};
 use crate::args::{Format, Global, Tables, TablesCheckpoint, TablesCompact, TablesVacuum};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::output;
 use crate::signals::Signals;
 use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::upkeep::{self, CompactOptions, Described, VacuumOptions};
 use deltaworks_jobs::{Result, Stage};
 use serde::Serialize;
@@ -21,12 +23,12 @@ struct Line {
 }
 
 /// Runs the verb.
-pub async fn run(global: &Global, verb: &Tables) -> Result<Ending> {
+pub async fn run(global: &Global, verb: &Tables, lineage: &Lineage) -> Result<Ending> {
     match verb {
-        Tables::Compact(args) => compact(global, args).await,
-        Tables::Retain(args) => removal::retain(global, args).await,
-        Tables::Archive(args) => removal::archive(global, args).await,
-        Tables::Forget(args) => removal::forget(global, args).await,
+        Tables::Compact(args) => compact(global, args, lineage).await,
+        Tables::Retain(args) => removal::retain(global, args, lineage).await,
+        Tables::Archive(args) => removal::archive(global, args, lineage).await,
+        Tables::Forget(args) => removal::forget(global, args, lineage).await,
         Tables::Vacuum(args) => vacuum(global, args).await,
         Tables::Checkpoint(args) => checkpoint(global, args).await,
         Tables::Describe { table, format } => {
@@ -45,7 +47,7 @@ pub async fn run(global: &Global, verb: &Tables) -> Result<Ending> {
     }
 }
 
-async fn compact(global: &Global, args: &TablesCompact) -> Result<Ending> {
+async fn compact(global: &Global, args: &TablesCompact, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let options = CompactOptions {
         run_id: deltaworks_jobs::run_id(),
@@ -61,10 +63,14 @@ async fn compact(global: &Global, args: &TablesCompact) -> Result<Ending> {
     }
     let signals = Signals::listen(Stage::Upkeep)?;
     tracing::info!(run_id = %options.run_id, "compaction begins; the same command continues after an interruption");
-    let mut report = upkeep::compact(&settings, &options, &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
+    let work = async {
+        let mut report = upkeep::compact(&settings, &options, &signals.stop).await;
+        let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+        let stopped = signals.class().filter(|_| stopped);
+        let skipped = idle && args.skip_exit_code;
+        Ok((Ending::job(&options.run_id, &report, stopped, skipped).and_error(error), Facts::default()))
+    };
+    lineage.around(&settings, Job::new(Kind::Compact, &options.run_id, &settings), work).await
 }
 
 async fn vacuum(global: &Global, args: &TablesVacuum) -> Result<Ending> {

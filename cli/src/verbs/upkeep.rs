@@ -3,14 +3,16 @@
 use super::settings;
 use crate::args::{Global, Upkeep, UpkeepStep};
 use crate::ending::Ending;
+use crate::lineage::Lineage;
 use crate::signals::Signals;
 use deltaworks_jobs::clock::Clock;
+use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::upkeep::{self, Step, UpkeepOptions};
 use deltaworks_jobs::{Result, Stage};
 use serde_json::json;
 
 /// Runs the verb.
-pub async fn run(global: &Global, args: &Upkeep) -> Result<Ending> {
+pub async fn run(global: &Global, args: &Upkeep, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let skip = args.skip.iter().map(|step| match step {
         UpkeepStep::Retain => Step::Retain,
@@ -29,8 +31,12 @@ pub async fn run(global: &Global, args: &Upkeep) -> Result<Ending> {
     }
     let signals = Signals::listen(Stage::Upkeep)?;
     tracing::info!(run_id = %options.run_id, "upkeep begins; the same command continues after an interruption");
-    let mut report = upkeep::upkeep(&settings, &options, now_ms, &signals.stop).await;
-    let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
-    let stopped = signals.class().filter(|_| stopped);
-    Ok(Ending::job(&options.run_id, &report, stopped, idle && args.skip_exit_code).and_error(error))
+    let work = async {
+        let mut report = upkeep::upkeep(&settings, &options, now_ms, &signals.stop).await;
+        let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
+        let stopped = signals.class().filter(|_| stopped);
+        let skipped = idle && args.skip_exit_code;
+        Ok((Ending::job(&options.run_id, &report, stopped, skipped).and_error(error), Facts::default()))
+    };
+    lineage.around(&settings, Job::new(Kind::Upkeep, &options.run_id, &settings), work).await
 }

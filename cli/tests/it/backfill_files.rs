@@ -139,8 +139,8 @@ fn before_and_after_files_part() {
 }
 
 #[test]
-fn before_files_finish() {
-    killed_at("before_files_finish", 1);
+fn before_fill_finish() {
+    killed_at("before_fill_finish", 1);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn words_that_do_not_go_together() {
     assert!(run(&["--path", "in"]).contains("--from"));
     assert!(run(&[]).contains("--interval-start"));
     let both = ["--from", "files", "--path", "in", "--interval-start", "2024-01-01T00:00:00Z"];
-    assert!(run(&both).contains("cannot be used with"));
+    assert!(run(&both).contains("--interval-start means nothing for --from files"));
     assert!(run(&["--from", "files", "--path", "nowhere/*"]).contains("no file matches"));
     let other = story.run(&["create", "evnts", "--from", "files", "--path", "in"]).expect(2);
     assert!(other.stderr.contains("there is no pipeline `evnts`"), "{}", other.stderr);

@@ -3,7 +3,8 @@
 //! The process is this test's own binary: it carries a frozen plan out, as any machine may.
 
 use crate::harness::{Child, Ended, Lake, MockBroker, Project, project::Knobs, project::TOPIC, project::block_on};
-use deltaworks_jobs::backfill::files::{self, FilesPlan};
+use deltaworks_jobs::backfill::files::{self, FilesPlan, FilesRun};
+use deltaworks_jobs::batch::meter::Meter;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::project::settings::Settings;
 use serde_json::Value;
@@ -30,7 +31,9 @@ fn as_a_process() {
     let (settings, plan) = (settings(Path::new(&dir)), plan_of(Path::new(&dir)));
     let (clock, stop) = (Clock::system(), CancellationToken::new());
     let lake = deltaworks_jobs::lake::Lake::open(&settings.lake).unwrap();
-    let report = block_on(files::run(&lake, &settings, &settings.pipelines[0], "x", &plan, &clock, &stop));
+    let (pipeline, meter) = (&settings.pipelines[0], &Meter::default());
+    let (lake, settings, plan, clock, stop) = (&lake, &settings, &plan, &clock, &stop);
+    let report = block_on(FilesRun { lake, settings, pipeline, id: "x", plan, meter, clock, stop }.run());
     assert!(report.error.is_none(), "{:?}", report.error);
     eprintln!("\nreport: {}", serde_json::to_string(&report).unwrap());
 }

@@ -19,6 +19,7 @@ mod e2e;
 mod files;
 mod groups;
 mod help;
+mod lineage;
 mod offsets;
 mod poison;
 mod prove;

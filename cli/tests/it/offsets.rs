@@ -147,3 +147,80 @@ fn skip_and_rewind_beside_a_running_stream_lose_nothing() {
     feed.verify(&project);
     project.run(&["prove"]).expect(0);
 }
+
+/// A project that has skipped ten messages of each partition, and landed all others.
+fn skipped(seed: u64) -> (MockBroker, Project, Feed) {
+    let (broker, project, feed) = begun(seed);
+    project.run(&["offsets", "skip", "events", "--partition", "0-3", "--to", "30", "--yes"]).expect(0);
+    project.catch_up().expect_worked();
+    (broker, project, feed)
+}
+
+const FROM_KAFKA: [&str; 5] = ["backfill", "create", "events", "--from", "kafka"];
+const SKIPPED: [&str; 6] = ["--partition", "0-3", "--from-offset", "15", "--to-offset", "35"];
+
+#[test]
+fn a_range_of_the_topic_is_filled_in_wherever_it_is_killed() {
+    let create = [&FROM_KAFKA[..], &SKIPPED].concat();
+    let points = ["before_backfill_create", "after_backfill_create", "before_fill_commit", "after_fill_commit"];
+    for point in [&points[..], &["before_fill_finish"]].concat() {
+        let (_broker, project, feed) = skipped(311);
+        let planned = project.run(&[&create[..], &["--dry-run"]].concat()).expect(0).result();
+        assert_eq!((planned["pieces"].as_array().unwrap().len(), &planned["offsets"]), (4, &80.into()), "{planned}");
+        project.start_faulty(&format!("{point}=return"), &create).wait().expect_fault(point);
+        let ended = project.run(&create).expect(0);
+        let done = ended.result();
+        assert_eq!((&done["pieces"], &done["pieces_done"]), (&4.into(), &4.into()), "{point}: {done}");
+        let id = done["backfill"].as_str().unwrap();
+        assert!(ended.stderr.lines().next().unwrap().contains(&format!("deltaworks backfill resume {id}")));
+        feed.verify(&project);
+        project.run(&["prove"]).expect(0);
+        project.run(&["backfill", "resume", id, "--skip-exit-code"]).expect(99);
+        // a place that is there adds nothing
+        let again = project.run(&create).expect(0).result();
+        assert_eq!((&again["landed"], &again["rejected"]), (&0.into(), &0.into()), "{again}");
+        feed.verify(&project);
+    }
+}
+
+#[test]
+fn a_range_of_the_topic_lies_below_what_the_stream_has_reached() {
+    let (broker, project, mut feed) = skipped(312);
+    feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(5), 40, 10));
+    let all = [&FROM_KAFKA[..], &["--partition", "0-3", "--from-offset", "0"]].concat();
+    let planned = project.run(&[&all[..], &["--dry-run"]].concat()).expect(0).result();
+    assert_eq!(planned["offsets"], 160, "what is beyond is the stream's: {planned}");
+    let done = project.run(&all).expect(0).result();
+    assert_eq!(done["landed"].as_u64().unwrap() + done["rejected"].as_u64().unwrap(), 40, "{done}");
+    project.catch_up().expect_worked();
+    feed.verify(&project);
+    project.run(&["prove"]).expect(0);
+    let beyond = [&FROM_KAFKA[..], &["--partition", "0", "--from-offset", "1000", "--skip-exit-code"]].concat();
+    project.run(&beyond).expect(99);
+    for (wrong, says) in [
+        (&[][..], "--from kafka needs --from-offset with --partition, or --interval-start"),
+        (&["--interval-start", "2000-01-01T00:00:00Z", "--path", "x"], "--path means nothing for --from kafka"),
+        (&["--partition", "7", "--from-offset", "0"], "has landed nothing of partition 7"),
+    ] {
+        let ended = project.run(&[&FROM_KAFKA[..], wrong].concat()).expect(2);
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_range_of_the_topic_is_filled_in_beside_a_stream_and_by_two_at_once() {
+    let (broker, project, mut feed) = skipped(313);
+    let stream = project.start(&["stream", "--partitions", "0-3"]);
+    let create = [&FROM_KAFKA[..], &SKIPPED].concat();
+    let both = [project.start(&create), project.start(&create)];
+    feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(6), 80, 20));
+    for child in both {
+        let ended = child.wait();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+    stream.signal("TERM");
+    stream.wait().expect(143);
+    project.catch_up().expect(0);
+    feed.verify(&project);
+    project.run(&["prove"]).expect(0);
+}

@@ -259,3 +259,65 @@ fn upkeep_does_what_is_due_and_says_what_is_not_done() {
     story.project.run(&["upkeep", "--skip-exit-code"]).expect(99);
     story.prove();
 }
+
+/// A project whose first two dates went to an archive, and what was in raw and served before.
+fn archived(seed: u64) -> (Story, String, Vec<Value>, Vec<Value>) {
+    let story = Story::served(seed);
+    let url = format!("file://{}", story.project.path().join("archive").display());
+    let (rows, served) = (story.project.rows(ROWS), story.project.rows(SERVED));
+    story.run(&["tables", "archive", "raw.events", "--before", "2024-03-03", "--to", &url]);
+    story.run(&["tables", "retain", "raw.events", "--before", "2024-03-03", "--archived-to", &url]);
+    assert!(story.project.rows(ROWS).len() < rows.len());
+    (story, url, rows, served)
+}
+
+const ROWS: &str = "SELECT _partition, _offset, id, value, _behind_ms, _repeat FROM raw.events ORDER BY 1, 2";
+const SERVED: &str = "SELECT granularity, window_start, note, total, n FROM served.totals ORDER BY 1, 2, 3";
+
+#[test]
+fn archived_dates_come_back_wherever_it_is_killed() {
+    for point in ["after_backfill_create", "before_fill_commit", "after_fill_commit", "before_fill_finish"] {
+        let (story, url, rows, served) = archived(91);
+        let create = [
+            "backfill",
+            "create",
+            "events",
+            "--from",
+            "archive",
+            "--path",
+            &url,
+            "--interval-start",
+            "2024-03-01T00:00:00Z",
+            "--interval-end",
+            "2024-03-03T00:00:00Z",
+        ];
+        let planned = story.run(&[&create[..], &["--dry-run"]].concat());
+        assert_eq!(planned["dates"], serde_json::json!(["2024-03-01", "2024-03-02"]), "{planned}");
+        story.project.start_faulty(&format!("{point}=return"), &create).wait().expect_fault(point);
+        let done = story.run(&create);
+        let id = done["backfill"].as_str().unwrap();
+        assert_eq!(story.project.rows(ROWS), rows, "{point}: {done}");
+        story.project.run(&["backfill", "resume", id, "--skip-exit-code"]).expect(99);
+        story.project.run(&[&create[..], &["--skip-exit-code"]].concat()).expect(99);
+        story.run(&["batch"]);
+        story.run(&["reconcile"]);
+        assert_eq!(story.project.rows(SERVED), served, "{point}");
+        story.prove();
+    }
+}
+
+#[test]
+fn a_backfill_from_an_archive_says_what_it_needs() {
+    let (story, url, ..) = archived(92);
+    let from = ["backfill", "create", "events", "--from", "archive"];
+    let says = |more: &[&str], code: i32, text: &str| {
+        let ended = story.project.run(&[&from[..], more].concat()).expect(code);
+        assert!(ended.stderr.contains(text), "{}", ended.stderr);
+    };
+    let whole = ["--interval-start", "2024-03-01T00:00:00Z", "--interval-end", "2024-03-02T00:00:00Z"];
+    says(&whole, 2, "--from archive needs one --path, the URL of the archive");
+    says(&["--path", &url], 2, "--from archive needs --interval-start and --interval-end");
+    says(&[&["--path", &url, "--force"], &whole[..]].concat(), 2, "--force means nothing for --from archive");
+    let elsewhere = format!("{url}-elsewhere");
+    says(&[&["--path", &elsewhere], &whole[..]].concat(), 6, "2024-03-01 is not in the archive");
+}

@@ -11,8 +11,14 @@ pub mod retention;
 use jiff::civil::Date;
 use std::collections::BTreeMap;
 
-/// Versions after a checkpoint that make the next one due.
-pub const VERSIONS_PER_CHECKPOINT: i64 = 20;
+/// Versions after a checkpoint that make the next one due, where it holds little.
+pub const VERSIONS_PER_CHECKPOINT_MIN: i64 = 20;
+
+/// The same, however much it holds.
+pub const VERSIONS_PER_CHECKPOINT_MAX: i64 = 100;
+
+/// A checkpoint waits one version longer for so many actions.
+const ACTIONS_PER_VERSION: u64 = 100;
 
 /// Small files of a date that make it due to be compacted, where nobody asks for more.
 pub const FILES_DUE: u64 = 16;
@@ -46,6 +52,15 @@ pub enum Checkpoint {
     NotDue,
     /// The newest version has one.
     AlreadyThere,
+}
+
+/// The newest checkpoint of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastCheckpoint {
+    /// Its version.
+    pub version: i64,
+    /// Actions in it, of which most are files; 0 where that is not known.
+    pub actions: u64,
 }
 
 /// What becomes of a file in a table's folder.
@@ -85,13 +100,22 @@ pub fn rewrite(files: &[FileSize], target_bytes: u64) -> Option<Rewrite> {
     fewer.then(|| Rewrite { files: small, files_after: rows.div_ceil(rows_per_file), rows_per_file })
 }
 
+/// The version from which on a checkpoint is due after the last one. It takes as long to write as it is large, so the
+/// larger the last one was, the more commits share the time of the next.
+#[must_use]
+pub fn checkpoint_due(last: Option<LastCheckpoint>) -> i64 {
+    let (version, actions) = last.map_or((-1, 0), |last| (last.version, last.actions));
+    let versions = i64::try_from(actions / ACTIONS_PER_VERSION).unwrap_or(i64::MAX);
+    version.saturating_add(versions.clamp(VERSIONS_PER_CHECKPOINT_MIN, VERSIONS_PER_CHECKPOINT_MAX))
+}
+
 /// Whether a checkpoint of `version` is due after the last one; `forced` asks for one now.
 #[must_use]
-pub const fn checkpoint(version: i64, last: Option<i64>, forced: bool) -> Checkpoint {
+pub fn checkpoint(version: i64, last: Option<LastCheckpoint>, forced: bool) -> Checkpoint {
     let since = versions_since(version, last);
     if since == 0 {
         Checkpoint::AlreadyThere
-    } else if forced || since >= VERSIONS_PER_CHECKPOINT {
+    } else if forced || version >= checkpoint_due(last) {
         Checkpoint::Write
     } else {
         Checkpoint::NotDue
@@ -100,9 +124,9 @@ pub const fn checkpoint(version: i64, last: Option<i64>, forced: bool) -> Checkp
 
 /// Commits that a reader has to pass after the last checkpoint.
 #[must_use]
-pub const fn versions_since(version: i64, last: Option<i64>) -> i64 {
+pub const fn versions_since(version: i64, last: Option<LastCheckpoint>) -> i64 {
     match last {
-        Some(last) => version - last,
+        Some(last) => version - last.version,
         None => version + 1,
     }
 }
@@ -171,15 +195,22 @@ mod tests {
     #[case(0, None, false, Checkpoint::NotDue)]
     #[case(0, None, true, Checkpoint::Write)]
     #[case(19, None, false, Checkpoint::Write)]
-    #[case(39, Some(20), false, Checkpoint::NotDue)]
-    #[case(40, Some(20), false, Checkpoint::Write)]
-    #[case(40, Some(40), true, Checkpoint::AlreadyThere)]
+    #[case(18, None, false, Checkpoint::NotDue)]
+    #[case(39, Some((20, 0)), false, Checkpoint::NotDue)]
+    #[case(40, Some((20, 0)), false, Checkpoint::Write)]
+    #[case(40, Some((40, 0)), true, Checkpoint::AlreadyThere)]
+    #[case::large(69, Some((20, 5_000)), false, Checkpoint::NotDue)]
+    #[case::large(70, Some((20, 5_000)), false, Checkpoint::Write)]
+    #[case::huge(119, Some((20, u64::MAX)), false, Checkpoint::NotDue)]
+    #[case::huge(120, Some((20, u64::MAX)), false, Checkpoint::Write)]
+    #[case::wanted(40, Some((20, u64::MAX)), true, Checkpoint::Write)]
     fn checkpoints(
         #[case] version: i64,
-        #[case] last: Option<i64>,
+        #[case] last: Option<(i64, u64)>,
         #[case] forced: bool,
         #[case] expected: Checkpoint,
     ) {
+        let last = last.map(|(version, actions)| LastCheckpoint { version, actions });
         assert_eq!(checkpoint(version, last, forced), expected);
     }
 

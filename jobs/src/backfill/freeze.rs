@@ -5,7 +5,7 @@
 //!
 //! Invariant Z1: nothing is written until the plan is judged, and then all of it at once.
 
-use super::state::{self, Backfill, Created, New};
+use super::state::{self, Backfill, New};
 use crate::batch::{
     BatchOptions, Input, Job, Planned, PlannedUnit, Run, Summary, definition_id, guard, jobs_of, judge_granularities,
     plan_units, shown, summary,
@@ -142,13 +142,7 @@ pub async fn create_on(
     }
     put_in_order(&mut items, options.backwards);
     let new = New { kind: Kind::Recompute, target: options.aggregate.clone(), spec, items, judged_against: None };
-    match state::create(lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await? {
-        Created::New(backfill) | Created::Same(backfill) => Ok(Some(backfill)),
-        Created::Outdated => {
-            let message = "a plan that is judged by itself was taken for outdated";
-            Err(Error::new(Stage::Backfill, Class::Internal, message))
-        }
-    }
+    state::create(lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await?.by_itself().map(Some)
 }
 
 impl Spec {

@@ -3,7 +3,7 @@
 //! ```text
 //!   create ─> plan (judged whole) ─> freeze ─> ops.backfills ─┐
 //!                                              │  ▲           ├─> resume ─> what is left ─┬─> recompute ─> batch's rounds
-//!                 status, list, cancel <───────┘  └ finished ─┘                           └─> files ─> fill
+//!                 status, list, cancel <───────┘  └ finished ─┘                           └─> files, kafka, archive ─> fill
 //! ```
 //!
 //! The plan is frozen with what the lake said when it was made. How far it is done is never written down: what is left is
@@ -19,17 +19,25 @@ mod resume;
 
 mod recompute;
 
-mod fills;
-
 pub mod files;
+mod from_files;
+
+mod from_kafka;
+
+mod from_archive;
+
+mod watched;
 
 mod status;
 
 // beside the flow
 mod rows;
 
-pub use fills::{FilesOptions, Listing, create_files, plan_files};
 pub use freeze::{Plan, RecomputeOptions, Spec, create, create_on, plan, plan_on};
+pub use from_archive::{ArchiveBackfill, ArchivePlan, create_archive, plan_archive};
+pub use from_files::{FilesOptions, Listing, create_files, create_files_on, plan_files};
+pub use from_kafka::{Bound, KafkaBackfill, KafkaPlan, KafkaReport, Piece, create_kafka, plan_kafka};
+pub(crate) use recompute::units_left;
 pub use resume::{Figures, Report, ResumeOptions, UnitFigures, find, resume, resume_on, what_is_left, what_is_left_on};
 pub use state::Backfill;
 pub use status::{Cancelled, Line, cancel, cancel_on, list, list_on, status, status_on};

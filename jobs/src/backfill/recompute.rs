@@ -18,7 +18,7 @@ use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::Lake;
 use crate::project::settings::Settings;
-use deltaworks_core::backfill::{Event, FrozenUnit, State, Turn, left, portions};
+use deltaworks_core::backfill::{BackfillId, Event, FrozenUnit, Kind, State, Turn, left, portions};
 use deltaworks_core::units::{Entry, Fingerprint, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -234,6 +234,21 @@ pub async fn left_of<'p>(
     plan: &'p [FrozenUnit],
 ) -> Result<Vec<&'p FrozenUnit>> {
     Ok(left(plan, spec.definition, &ledger(lake, &backfill.target).await?))
+}
+
+/// The units of an aggregate that open backfills have still to compute, each with one of these.
+///
+/// # Errors
+/// A table cannot be read, or an open backfill is of another version.
+pub async fn units_left(lake: &Lake, aggregate: &str) -> Result<BTreeMap<Unit, BackfillId>> {
+    let mut found = BTreeMap::new();
+    let is_open = |b: &Backfill| b.kind == Kind::Recompute && b.state == State::Open && b.target == aggregate;
+    for backfill in state::all(lake).await?.into_iter().filter(is_open) {
+        let plan: Vec<FrozenUnit> = state::items(lake, &backfill).await?;
+        let left = left_of(lake, &backfill, &Spec::of(&backfill)?, &plan).await?;
+        found.extend(left.into_iter().map(|frozen| (frozen.unit.clone(), backfill.id)));
+    }
+    Ok(found)
 }
 
 async fn ledger(lake: &Lake, aggregate: &str) -> Result<BTreeMap<Unit, Entry>> {

@@ -1,15 +1,18 @@
 //! Goes on with a backfill of any kind, wherever it was created: judges where it is, and hands it to its kind.
 
 use super::files::FilesReport;
-use super::fills;
 use super::freeze::Spec;
+use super::from_kafka::KafkaReport;
 use super::recompute::{Recompute, left_of};
 use super::state::{self, Backfill, cancelled};
+use super::watched::Filled;
+use super::{from_archive, from_files, from_kafka};
 use crate::batch::meter::Meter;
 use crate::clock::Clock;
-use crate::error::{Class, Error, Result, Stage};
+use crate::error::{Error, Result};
 use crate::lake::Lake;
 use crate::project::settings::Settings;
+use crate::upkeep::RestoreReport;
 use deltaworks_core::backfill::{BackfillId, FrozenUnit, Kind, State};
 use serde::Serialize;
 use serde_json::Value;
@@ -32,6 +35,10 @@ pub struct Report {
     pub figures: Figures,
     /// What was done of files, if it is about files.
     pub files: Option<FilesReport>,
+    /// What was read again, if it is about a topic.
+    pub pieces: Option<KafkaReport>,
+    /// What was brought back, if it is about an archive.
+    pub dates: Option<RestoreReport>,
     /// The command that goes on, where something is left.
     pub resume: Option<String>,
     /// Whether it ended because it was told to.
@@ -81,16 +88,20 @@ impl Report {
     /// Whether there was nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let filled = self.files.as_ref().is_some_and(|files| files.commits > 0);
+        let filled = self.files.as_ref().is_some_and(Filled::has_changed)
+            || self.pieces.as_ref().is_some_and(Filled::has_changed)
+            || self.dates.as_ref().is_some_and(Filled::has_changed);
         self.error.is_none() && !self.stopped && self.figures.units.computed == 0 && !filled
     }
 
     /// What was done, as one JSON object.
     #[must_use]
     pub fn json(&self) -> Value {
-        let json = match &self.files {
-            Some(files) => serde_json::to_value(files),
-            None => serde_json::to_value(&self.figures),
+        let json = match self {
+            Self { files: Some(files), .. } => serde_json::to_value(files),
+            Self { pieces: Some(pieces), .. } => serde_json::to_value(pieces),
+            Self { dates: Some(dates), .. } => serde_json::to_value(dates),
+            _ => serde_json::to_value(&self.figures),
         };
         json.unwrap_or_default()
     }
@@ -99,7 +110,7 @@ impl Report {
 /// The backfill of this id.
 ///
 /// # Errors
-/// [`Class::User`] if there is none; the table cannot be read.
+/// [`crate::Class::User`] if there is none; the table cannot be read.
 pub async fn find(settings: &Settings, id: BackfillId) -> Result<Backfill> {
     state::find(&Lake::open(&settings.lake)?, id).await
 }
@@ -139,7 +150,13 @@ pub async fn resume_on(
                 let all = backfill.items;
                 match backfill.kind {
                     Kind::Recompute => (report.figures.units.total, report.figures.units.done) = (all, all),
-                    _ => report.files = Some(FilesReport { files: all, files_done: all, ..FilesReport::default() }),
+                    Kind::Files => {
+                        report.files = Some(FilesReport { files: all, files_done: all, ..FilesReport::default() });
+                    }
+                    Kind::Kafka => {
+                        report.pieces = Some(KafkaReport { pieces: all, pieces_done: all, ..KafkaReport::default() });
+                    }
+                    Kind::Archive => report.dates = Some(RestoreReport { there: all, ..RestoreReport::default() }),
                 }
                 return Ok(false);
             }
@@ -150,12 +167,17 @@ pub async fn resume_on(
                 recompute.run(&mut report.figures).await
             }
             Kind::Files => {
-                let mut done = fills::run(lake, settings, backfill, &options.run_id, clock, stop).await?;
-                let (stopped, error) = (done.stopped, done.error.take());
-                report.files = Some(done);
-                error.map_or(Ok(stopped), Err)
+                let done = from_files::run(lake, settings, backfill, &options.run_id, meter, clock, stop).await?;
+                ended_as(report.files.insert(done))
             }
-            other => Err(not_of_this_version(backfill, other)),
+            Kind::Kafka => {
+                let done = from_kafka::run(lake, settings, backfill, &options.run_id, meter, clock, stop).await?;
+                ended_as(report.pieces.insert(done))
+            }
+            Kind::Archive => {
+                let done = from_archive::run(lake, settings, backfill, &options.run_id, clock, stop).await?;
+                ended_as(report.dates.insert(done))
+            }
         }
     };
     match ended.await {
@@ -171,10 +193,10 @@ pub async fn resume_on(
     report
 }
 
-/// The units or files that are left, in their order, as people read them.
+/// The units, files, pieces or dates that are left, in their order, as people read them.
 ///
 /// # Errors
-/// [`Class::User`] if there is none of this id, or it was given up; a table cannot be read.
+/// [`crate::Class::User`] if there is none of this id, or it was given up; a table cannot be read.
 pub async fn what_is_left(settings: &Settings, id: BackfillId) -> Result<Vec<String>> {
     what_is_left_on(&Lake::open(&settings.lake)?, id).await
 }
@@ -195,7 +217,7 @@ pub async fn what_is_left_on(lake: &Lake, id: BackfillId) -> Result<Vec<String>>
 /// What of its plan a backfill has not done, in its order, as people read it.
 ///
 /// # Errors
-/// A table cannot be read; the kind is of another version.
+/// A table cannot be read.
 pub async fn items_left(lake: &Lake, backfill: &Backfill) -> Result<Vec<String>> {
     match backfill.kind {
         Kind::Recompute => {
@@ -203,12 +225,16 @@ pub async fn items_left(lake: &Lake, backfill: &Backfill) -> Result<Vec<String>>
             let left = left_of(lake, backfill, &Spec::of(backfill)?, &plan).await?;
             Ok(left.into_iter().map(|frozen| frozen.unit.to_string()).collect())
         }
-        Kind::Files => fills::files_left(lake, backfill).await,
-        other => Err(not_of_this_version(backfill, other)),
+        Kind::Files => from_files::files_left(lake, backfill).await,
+        Kind::Kafka => from_kafka::pieces_left(lake, backfill).await,
+        Kind::Archive => from_archive::dates_left(lake, backfill).await,
     }
 }
 
-fn not_of_this_version(backfill: &Backfill, kind: Kind) -> Error {
-    let message = format!("backfill `{}` is of the kind {kind:?}, which this version does not know", backfill.id);
-    Error::new(Stage::Backfill, Class::User, message).hint("a newer version has created it; go on with that one")
+/// Whether a fill was stopped, or why it did not get to its end.
+fn ended_as(fill: &mut impl Filled) -> Result<bool> {
+    match fill.error().take() {
+        Some(error) => Err(error),
+        None => Ok(*fill.stopped()),
+    }
 }

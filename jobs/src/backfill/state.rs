@@ -7,7 +7,7 @@
 //! same, one is created and the other continues it; B4 nothing is retried blind.
 
 use super::rows::{backfills, plan_rows, put_created, put_ended, table as spec};
-use crate::batch::{CHECKPOINT_EVERY, Permit, Run};
+use crate::batch::{Permit, Run};
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::{AddedFile, Attempts, Commit, CommitOutcome, Lake, Table};
@@ -81,13 +81,29 @@ impl Backfill {
     }
 }
 
+impl Created {
+    /// The backfill of a plan that was judged by itself.
+    ///
+    /// # Errors
+    /// [`Class::Internal`] if it was judged against others.
+    pub fn by_itself(self) -> Result<Backfill> {
+        match self {
+            Self::New(backfill) | Self::Same(backfill) => Ok(backfill),
+            Self::Outdated => {
+                let message = "a plan that is judged by itself was taken for outdated";
+                Err(Error::new(Stage::Backfill, Class::Internal, message))
+            }
+        }
+    }
+}
+
 /// Creates a backfill, unless one of the same specification is open.
 ///
 /// # Errors
 /// The store fails, or others keep committing first.
 pub async fn create<T: Serialize>(lake: &Lake, new: &New<T>, run: &Run, now_ms: i64) -> Result<Created> {
     let mut table = lake.ensure_table(&spec()).await?;
-    let (opened_at, identity) = (table.version(), run.identity());
+    let identity = run.identity();
     let mut attempts = attempts(&table);
     let mut put: Option<(Backfill, Vec<AddedFile>)> = None;
     loop {
@@ -117,7 +133,7 @@ pub async fn create<T: Serialize>(lake: &Lake, new: &New<T>, run: &Run, now_ms: 
         match table.commit(commit).await {
             CommitOutcome::Committed(_) => {
                 faults::point("after_backfill_create");
-                keep_log_short(&table, opened_at).await;
+                table.keep_log_short().await;
                 return Ok(Created::New(backfill));
             }
             outcome => attempts.after(outcome).await?,
@@ -187,7 +203,7 @@ pub async fn items<T: DeserializeOwned>(lake: &Lake, backfill: &Backfill) -> Res
 /// [`Class::User`] if there is none of this id; the store fails, or others keep committing first.
 pub async fn end(lake: &Lake, id: BackfillId, event: Event, run: &Run, now_ms: i64) -> Result<Turn> {
     let Some(mut table) = lake.open_table(&spec().name).await? else { return Err(unknown(id)) };
-    let (opened_at, identity) = (table.version(), run.identity());
+    let identity = run.identity();
     let mut attempts = attempts(&table);
     let mut files = None;
     loop {
@@ -203,7 +219,7 @@ pub async fn end(lake: &Lake, id: BackfillId, event: Event, run: &Run, now_ms: i
         commit.adds.clone_from(files);
         match table.commit(commit).await {
             CommitOutcome::Committed(_) => {
-                keep_log_short(&table, opened_at).await;
+                table.keep_log_short().await;
                 return Ok(Turn::Record);
             }
             outcome => attempts.after(outcome).await?,
@@ -288,10 +304,4 @@ fn unknown(id: BackfillId) -> Error {
 
 fn attempts(table: &Table) -> Attempts {
     Attempts::new(Stage::Backfill, format!("table `{}`", table.name()))
-}
-
-async fn keep_log_short(table: &Table, opened_at: i64) {
-    if let Err(error) = table.checkpoint_since(opened_at, CHECKPOINT_EVERY).await {
-        tracing::warn!(table = %table.name(), %error, "log upkeep will be tried again");
-    }
 }

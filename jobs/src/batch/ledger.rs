@@ -5,11 +5,11 @@
 //! answered.
 
 use super::columns::texts as column_texts;
-use super::publish::{CHECKPOINT_EVERY, Run};
+use super::publish::Run;
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{
-    Attempts, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, Table, TableName, TableSpec, encode,
+    Attempts, Commit, CommitOutcome, FileProfile, Lake, LiveFile, PartitionValues, TableName, TableSpec, encode,
     file_schema,
 };
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -24,6 +24,8 @@ use std::sync::Arc;
 const FILES_MAX: usize = 8;
 /// Files of pins that are read at the same time.
 const READS_MAX: usize = 16;
+/// Times that `ops.pins` is looked at for a pin that it should have.
+const LOOKS_MAX: usize = 3;
 
 /// A pin and a definition that units are computed under.
 #[derive(Debug, Clone)]
@@ -150,11 +152,23 @@ pub async fn pins(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<F
     }
 }
 
-/// The pins of these ids that there are.
+/// The pins of these ids that there are. Who names a pin has recorded it before, so where one is missing a listing may
+/// lag behind, and it looks again.
 ///
 /// # Errors
 /// [`Class::Internal`] if one cannot be read.
 pub async fn pins_there(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<Fingerprint, Pin>> {
+    let mut found = BTreeMap::new();
+    for _ in 0..LOOKS_MAX {
+        found = pins_seen(lake, ids).await?;
+        if found.len() == ids.len() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+async fn pins_seen(lake: &Lake, ids: &BTreeSet<Fingerprint>) -> Result<BTreeMap<Fingerprint, Pin>> {
     let mut found = BTreeMap::new();
     if ids.is_empty() {
         return Ok(found);
@@ -388,7 +402,10 @@ pub(crate) async fn append(
         let mut commit = Commit::new("WRITE", &identity)?;
         commit.adds = files.clone();
         match table.commit(commit).await {
-            CommitOutcome::Committed(version) => return keep_log_short(&table, version).await,
+            CommitOutcome::Committed(_) => {
+                table.keep_log_short().await;
+                return Ok(());
+            }
             outcome => attempts.after(outcome).await?,
         }
         table.refresh().await?;
@@ -396,15 +413,6 @@ pub(crate) async fn append(
             return Ok(());
         }
     }
-}
-
-async fn keep_log_short(table: &Table, version: i64) -> Result<()> {
-    if version % CHECKPOINT_EVERY == 0
-        && let Err(error) = table.checkpoint().await
-    {
-        tracing::warn!(table = %table.name(), version, %error, "log upkeep will be tried again");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What a batch run is doing right now, for the live line. Counters only grow within a run.
+//! What a batch run is doing right now, for the live line; or a fill, whose units are files or pieces of a topic. Counters only
+//! grow within a run.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,7 +10,7 @@ pub struct Meter {
     pub units: AtomicU64,
     /// Of these: done.
     pub units_done: AtomicU64,
-    /// Bytes of the files to read.
+    /// Bytes of the files to read; 0 where there are none.
     pub bytes: AtomicU64,
     /// Of these: read.
     pub bytes_read: AtomicU64,

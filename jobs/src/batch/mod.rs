@@ -63,8 +63,8 @@ pub(crate) use input::removed_from;
 pub(crate) use ledger::{JobRow, Kept, append, kept, ops_table, pins, pins_table, pins_there, record_job};
 pub(crate) use plan::{Planned, guard, plan_units, shown, summary, units_of};
 pub(crate) use publish::{
-    CHECKPOINT_EVERY, Run, batch_name, batch_table, definition_id, judge_grain, ledger_of, live_by_partition,
-    partition_of, rows_of, same_rows,
+    Run, batch_name, batch_table, definition_id, judge_grain, ledger_of, live_by_partition, partition_of, rows_of,
+    same_rows,
 };
 pub(crate) use round::{Context, Permit};
 pub(crate) use run::DEDUP_SHARE;

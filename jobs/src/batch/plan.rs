@@ -236,6 +236,10 @@ pub fn guard(
 ) -> Result<()> {
     for Planned { unit, plan, .. } in planned {
         let Plan::Refused { why } = plan else { continue };
+        if matches!(why, Refusal::OlderPin { .. }) && options.input_version.is_none() {
+            let message = format!("unit `{unit}` was computed from a later version meanwhile");
+            return Err(Error::new(Stage::Batch, Class::Overlap, message).hint("run it again"));
+        }
         if let Some(class) = why.class() {
             return Err(refused(unit, why, class));
         }

@@ -29,8 +29,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Commits between two checkpoints.
-pub(crate) const CHECKPOINT_EVERY: i64 = 20;
 /// Columns that say where rows come from, and not what they are.
 const ORIGIN: [&str; 3] = ["generation", "pin", "definition"];
 /// Columns that are the unit's name.
@@ -74,8 +72,6 @@ pub struct Publisher {
     file_schema: SchemaRef,
     run: Run,
     live: BTreeMap<PartitionValues, Vec<LiveFile>>,
-    /// Version when it was opened.
-    opened_at: i64,
 }
 
 impl Run {
@@ -178,9 +174,9 @@ impl Publisher {
     pub async fn open(lake: &Lake, definition: &Definition, grain: &str, run: &Run) -> Result<Self> {
         let table = lake.ensure_table(&batch_table(definition, grain)).await?;
         let file_schema = file_schema(table.schema(), table.partition_columns());
-        let (live, opened_at) = (live_by_partition(&table).await?, table.version());
+        let live = live_by_partition(&table).await?;
         let definition_id = definition_id(definition);
-        Ok(Self { table, definition_id, file_schema, run: run.clone(), live, opened_at })
+        Ok(Self { table, definition_id, file_schema, run: run.clone(), live })
     }
 
     /// Publishes a unit that was planned when its entry was `before`.
@@ -224,12 +220,12 @@ impl Publisher {
         Ok(if self.commit(change).await? { Published::Unchanged } else { Published::Overlap })
     }
 
-    /// Writes a checkpoint if this run came past the version where one is due.
+    /// Writes a checkpoint if one is due.
     ///
     /// # Errors
     /// The store fails; the next run tries again.
     pub async fn end(&self) -> Result<()> {
-        self.table.checkpoint_since(self.opened_at, CHECKPOINT_EVERY).await
+        self.table.checkpoint_if_due().await
     }
 
     fn entry(&self, unit: &Unit) -> Result<Option<Entry>> {

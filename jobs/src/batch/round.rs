@@ -133,7 +133,9 @@ impl Context<'_> {
         let dates: BTreeSet<Date> = computed.flat_map(|p| p.extent.dates.iter()).collect();
         let raw = RawDates { pipeline: &job.pipeline, version: input.pin.version, dates };
         let memory_bytes = self.settings.memory_bytes;
-        let breached = quality::breached(&self.lake, raw, memory_bytes, &self.run, self.clock.now_ms()).await?;
+        let breached =
+            quality::breached(&self.lake, raw, memory_bytes, &self.run, self.clock.now_ms(), &mut report.rulings)
+                .await?;
         work.retain(|p| {
             let dates = p.extent.dates;
             let breach = breached.iter().find(|(date, _)| dates.from <= **date && **date < dates.to);

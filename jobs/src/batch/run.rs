@@ -6,20 +6,22 @@
 use super::input::Input;
 use super::ledger::{RunRow, record_runs};
 use super::meter::Meter;
-use super::plan::{PlannedUnit, Summary, guard, plan_units, shown, summary};
+use super::plan::{Planned, PlannedUnit, Summary, guard, plan_units, shown, summary};
 use super::publish::Run;
 use super::round::{Context, Done};
 use super::select::{Job, jobs};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
-use crate::lake::Lake;
+use crate::lake::{Lake, TableName};
+use crate::land::tables::raw_name;
 use crate::project::settings::{Pipeline, Settings};
-use deltaworks_core::units::{Interval, Unit};
+use crate::quality::Rulings;
+use deltaworks_core::units::{Interval, Plan, Refusal, Unit};
 use deltaworks_core::windows::Granularity;
 use jiff::civil::Date;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +95,12 @@ pub struct BatchReport {
     /// Units that were held back because a date of theirs breaks a rule, and which.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Held>,
+    /// Rows read, by raw table.
+    #[serde(skip)]
+    pub rows_of: BTreeMap<TableName, u64>,
+    /// What became of the rules that were measured first.
+    #[serde(skip)]
+    pub rulings: Rulings,
     /// Whether it ended because it was told to.
     #[serde(skip)]
     pub stopped: bool,
@@ -166,6 +174,9 @@ impl Context<'_> {
             let mut done = Done::default();
             let ended = self.pipeline(&job, report, &mut done).await;
             let verdict = verdict(&ended, report.stopped);
+            if done.input.is_some() {
+                report.rows_of.insert(raw_name(&job.pipeline), done.read.places.rows);
+            }
             let recorded = self.record(&job.pipeline, done, began_ms, verdict).await;
             ended?;
             recorded?;
@@ -185,13 +196,18 @@ impl Context<'_> {
 
     /// Brings the units of one pipeline up to date.
     async fn pipeline(&self, job: &Job, report: &mut BatchReport, done: &mut Done) -> Result<()> {
-        let mut again: Option<BTreeSet<Unit>> = None;
+        let (mut again, mut first): (Option<BTreeSet<Unit>>, Option<Unit>) = (None, None);
         for _ in 0..ROUNDS_MAX {
             let input = Input::gather(&self.lake, &job.pipeline, self.options.input_version).await?;
             let Some(input) = input else {
                 return guard(None, &job.aggregates, &[], self.options);
             };
             let planned = plan_units(&self.lake, &input, &job.aggregates, self.options, again.as_ref()).await?;
+            if let Some(unit) = overtaken(&planned, self.options) {
+                tracing::info!(%unit, "another run has computed it from a later version meanwhile; plan again");
+                first = Some(unit);
+                continue;
+            }
             guard(Some(&input), &job.aggregates, &planned, self.options)?;
             if again.is_none() {
                 let left = summary(&job.aggregates, &planned);
@@ -203,10 +219,11 @@ impl Context<'_> {
                 return Ok(());
             }
             tracing::info!(pipeline = %job.pipeline.name, units = overlapped.len(), "another run was first; plan again");
+            first = overlapped.first().cloned();
             again = Some(overlapped);
         }
         report.units.failed += again.as_ref().map_or(0, BTreeSet::len) as u64;
-        let first = again.iter().flatten().next().map(ToString::to_string).unwrap_or_default();
+        let first = first.as_ref().map(ToString::to_string).unwrap_or_default();
         let message = format!("another run keeps publishing the same units, such as `{first}`");
         Err(Error::new(Stage::Batch, Class::Overlap, message).hint("schedule one `batch` at a time"))
     }
@@ -228,6 +245,14 @@ impl Context<'_> {
         };
         record_runs(&self.lake, &[row], &self.run, now_ms).await
     }
+}
+
+/// A unit that was computed from a later version than the newest that this run saw: the other run was not there yet when
+/// it looked.
+fn overtaken(planned: &[Planned], options: &BatchOptions) -> Option<Unit> {
+    let is_older = |p: &&Planned| matches!(p.plan, Plan::Refused { why: Refusal::OlderPin { .. } });
+    let older = planned.iter().find(is_older).filter(|_| options.input_version.is_none());
+    older.map(|planned| planned.unit.clone())
 }
 
 /// How `ops.runs` calls an end.

@@ -224,9 +224,9 @@ pub(super) fn engine_error(error: DataFusionError) -> Error {
 /// written anew, its source as text.
 fn ours(error: &DataFusionError) -> Option<Error> {
     let DataFusionError::External(inner) = error.find_root() else { return None };
-    let Error { stage, class, message, hint, source } = inner.downcast_ref::<Error>()?;
-    let because = std::iter::successors(source.as_deref().map(|s| s as &dyn std::error::Error), |s| s.source());
-    let because = because.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let inner = inner.downcast_ref::<Error>()?;
+    let Error { stage, class, message, hint, .. } = inner;
+    let because = inner.causes();
     let source = (!because.is_empty()).then(|| because.into());
     Some(Error { stage: *stage, class: *class, message: message.clone(), hint: hint.clone(), source })
 }

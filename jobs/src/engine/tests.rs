@@ -2,6 +2,7 @@
 
 use super::{Format, query, write};
 use crate::error::{Class, Error};
+use crate::lake::Witness;
 use crate::project::settings::{LakeSettings, Options};
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::array::{Float64Array, TimestampMicrosecondArray};
@@ -16,7 +17,11 @@ use url::Url;
 const MEMORY: usize = 64 << 20;
 
 fn settings(dir: &TempDir) -> LakeSettings {
-    LakeSettings { url: Url::from_directory_path(dir.path()).unwrap(), storage: Options::default() }
+    LakeSettings {
+        url: Url::from_directory_path(dir.path()).unwrap(),
+        storage: Options::default(),
+        witness: Witness::default(),
+    }
 }
 
 fn events(first: i64) -> RecordBatch {

@@ -19,6 +19,9 @@ mod places;
 // messages that the stream has passed, read once more
 pub mod kafka;
 
+mod again;
+
+pub use again::{Again, RangeRead, Reread};
 pub use filler::{Added, Filler, Part, Progress};
 pub use stamper::{Pushed, Stamper};
 

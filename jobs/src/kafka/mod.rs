@@ -1,8 +1,8 @@
 //! The Kafka edge: the only user of rdkafka.
 //!
 //! ```text
-//! config ─> source (batch) ─> message::Chunk ─> (decode)
-//!        ─> watermarks ─> start          admin, producer, mock: what a topic needs to exist
+//! config ─> source (client, batch) ─> message::Chunk ─> (decode)
+//!        ─> watermarks (inquiry) ─> start     admin, producer, mock: what a topic needs to exist
 //! ```
 
 pub mod admin;
@@ -16,9 +16,13 @@ pub mod watermarks;
 
 mod ask;
 mod batch;
+mod client;
 mod close;
 mod config;
 mod context;
+mod inquiry;
 
+#[cfg(test)]
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;

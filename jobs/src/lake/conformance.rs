@@ -3,7 +3,7 @@
 
 use super::faults::{Fault, Script, commits_of, data_files_of};
 use super::table::{Commit, Outcome, Table};
-use super::{EncodedFile, Fit, Lake, PartitionValues, TableName, TableSpec, file, ledger, schema};
+use super::{EncodedFile, Fit, Lake, PartitionValues, TableName, TableSpec, Witness, file, ledger, schema};
 use crate::Class;
 use crate::project::settings::{LakeSettings, Options};
 use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -23,7 +23,8 @@ struct Place {
 }
 
 fn open(url: &str, storage: BTreeMap<String, String>) -> Lake {
-    Lake::open(&LakeSettings { url: url.parse().unwrap(), storage: Options(storage) }).unwrap()
+    Lake::open(&LakeSettings { url: url.parse().unwrap(), storage: Options(storage), witness: Witness::default() })
+        .unwrap()
 }
 
 fn memory() -> Place {
@@ -210,6 +211,66 @@ async fn a_listing_that_misses_a_commit(lake: Lake) {
     assert_eq!(other.find_commit(&raw_commit(6, 0).identity), Some(7), "no commit is forgotten");
 }
 
+/// Who lists before another one commits, and commits after it, is told.
+async fn a_listing_from_before_a_commit(lake: Lake) {
+    let mut table = lake.ensure_table(&spec()).await.unwrap();
+    land(&mut table, 0..4).await;
+    let mut script = Script::new();
+    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
+    let stale = script.add(Fault::StaleList, log, 0, 1);
+    let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
+    let mut other = faulty.open_table(&spec().name).await.unwrap().unwrap();
+    assert_eq!((other.version(), stale.fired()), (table.version() - 1, 1));
+    let commit = append(&other, 4..5, 9).await;
+    assert!(matches!(other.commit(commit.clone()).await, Outcome::Conflicted));
+    other.refresh().await.unwrap();
+    assert_eq!(committed(other.commit(commit).await), table.version() + 1);
+}
+
+/// Who names a version has seen it.
+async fn a_listing_without_the_version_that_is_wanted(lake: Lake) {
+    let mut table = lake.ensure_table(&spec()).await.unwrap();
+    land(&mut table, 0..2).await;
+    let mut script = Script::new();
+    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
+    let stale = script.add(Fault::StaleList, log, 0, 1);
+    let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
+    let wanted = faulty.open_table_at(&spec().name, table.version()).await.unwrap().unwrap();
+    assert_eq!((wanted.version(), stale.fired()), (table.version(), 1));
+    let error = faulty.open_table_at(&spec().name, table.version() + 1).await.unwrap_err();
+    assert_eq!(error.class, Class::User, "{error:?}");
+}
+
+/// A version of which the log is whole is not gone because the store fails once.
+async fn a_store_that_fails_is_no_version_that_is_gone(lake: Lake) {
+    let mut table = lake.ensure_table(&spec()).await.unwrap();
+    land(&mut table, 0..2).await;
+    let mut script = Script::new();
+    let failed = script.add(Fault::FailRead, commits_of("raw/events"), 0, 1);
+    let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
+    let error = faulty.open_table_at(&spec().name, table.version()).await.unwrap_err();
+    assert_eq!((error.class, failed.fired()), (Class::Outside, 1), "{error:?}");
+}
+
+/// A listing that lacks the very version that a table object is at says nothing of its log.
+async fn a_listing_without_the_version_that_was_there(lake: Lake) {
+    let mut table = lake.ensure_table(&spec()).await.unwrap();
+    let mut script = Script::new();
+    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
+    let missed = script.add(Fault::MissEntry, log, 1, 1);
+    let stale = script.add(Fault::StaleList, log, 2, 9);
+    let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
+    let mut other = faulty.open_table(&spec().name).await.unwrap().unwrap();
+    land(&mut table, 0..1).await;
+    other.refresh().await.unwrap();
+    assert_eq!((other.version(), missed.fired()), (1, 1));
+    assert_eq!(other.find_commit(&raw_commit(0, 0).identity), Some(1), "its commit is not forgotten");
+    let error = other.refresh().await.unwrap_err();
+    assert_eq!(error.class, Class::Outside, "{error:?}");
+    assert!(stale.fired() > 3, "{}", stale.fired());
+    assert_eq!(other.version(), 1, "a table never goes back");
+}
+
 async fn uploads_are_retried(lake: Lake) {
     let mut script = Script::new();
     let fault = script.add(Fault::LoseReply, data_files_of("raw/events"), 0, 2);
@@ -236,10 +297,15 @@ async fn txns_outlive_checkpoint_and_clean_up(lake: Lake) {
     let want: BTreeMap<String, i64> =
         (0..6).map(|i| (format!("only/{i}"), i)).chain([("next".to_owned(), 7)]).collect();
     assert_eq!(table.txns(), &want);
-    let removed = table.clean_log(2, i64::MAX).await.unwrap();
+    let (now, hour) = (jiff::Timestamp::now().as_millisecond() + 60_000, 3_600_000);
+    let again = async || lake.open_table(&spec().name).await.unwrap().unwrap();
+    let removed = again().await.clean_log(2, now, 0).await.unwrap();
     assert_eq!(removed, 0, "no checkpoint at or before what must be kept");
-    assert_eq!(table.clean_log(i64::MAX, 0).await.unwrap(), 0, "all is young");
-    assert_eq!(table.clean_log(i64::MAX, i64::MAX).await.unwrap(), 6, "versions 0 to 5");
+    assert_eq!(table.clean_log(i64::MAX, now, 2 * hour).await.unwrap(), 0, "all is young");
+    let due = table.clone().clean_log(i64::MAX, now + hour, 0).await.unwrap();
+    assert_eq!(due, 0, "nothing can have grown so old, as it was told to keep it");
+    assert_eq!(table.clean_log(i64::MAX, now + 2 * hour, 2 * hour).await.unwrap(), 6, "versions 0 to 5");
+    assert_eq!(again().await.clean_log(i64::MAX, now, 0).await.unwrap(), 0, "they are gone");
     let fresh = lake.open_table(&spec().name).await.unwrap().unwrap();
     assert_eq!((fresh.version(), fresh.txns()), (7, &want));
     assert_eq!((fresh.id(), fresh.schema()), (table.id(), table.schema()));
@@ -447,6 +513,16 @@ async fn ledger_is_copied_once(lake: Lake) {
         sum(landed + rejected + skipped + gaps) AS t, min(gap_ranges) AS g FROM offsets WHERE partition = 3";
     let seen = pretty(&context.sql(sql).await.unwrap().collect().await.unwrap());
     assert!(seen.contains(r#"| 8 | 8 | 24 | 24 | [{"from":1,"to":2}] |"#), "{seen}");
+    for sequence in 8..28 {
+        land(&mut raw, sequence..sequence + 1).await;
+        ledger::copy(&lake, &raw, "events", &identity(200 + sequence)).await.unwrap();
+    }
+    let table = lake.open_table(&ledger::spec().name).await.unwrap().unwrap();
+    assert_eq!(
+        table.last_checkpoint().await.unwrap().map(|last| last.version),
+        Some(19),
+        "its next reader passes few commits"
+    );
     let sql = "SELECT count(*) AS n, sum(rows) AS r, min(checksum) AS c FROM offsets
         WHERE event_date = date '2026-01-05' AND partition IS NULL";
     let seen = pretty(&context.sql(sql).await.unwrap().collect().await.unwrap());
@@ -487,6 +563,10 @@ suite! {
     uploads_are_retried
     txns_outlive_checkpoint_and_clean_up
     a_listing_that_misses_a_commit
+    a_listing_from_before_a_commit
+    a_store_that_fails_is_no_version_that_is_gone
+    a_listing_without_the_version_that_is_wanted
+    a_listing_without_the_version_that_was_there
     a_hole_is_an_error
     schema_evolution
     unusual_partition_values

@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,20 +28,24 @@ pub enum Fault {
     AnswerTaken,
     /// A write is performed after a pause.
     DelayPut(Duration),
+    /// A write is performed once it is let through: [`FaultCount::let_one_through`].
+    HoldPut,
     /// A read is never sent; the answer is an error.
     FailRead,
     /// A listing is never sent; the answer is an error.
     FailList,
-    /// A listing from an offset on leaves out its last object but one, as if that was made meanwhile.
+    /// A listing of a log from an offset on leaves out its last file but one, as if that was made meanwhile.
     MissEntry,
+    /// A listing of a log from an offset on leaves out its last file, as if it was taken before that was made.
+    StaleList,
 }
 
 impl Fault {
     const fn kind(self) -> Kind {
         match self {
-            Self::DropPut | Self::LoseReply | Self::AnswerTaken | Self::DelayPut(_) => Kind::Put,
+            Self::DropPut | Self::LoseReply | Self::AnswerTaken | Self::DelayPut(_) | Self::HoldPut => Kind::Put,
             Self::FailRead => Kind::Read,
-            Self::FailList | Self::MissEntry => Kind::List,
+            Self::FailList | Self::MissEntry | Self::StaleList => Kind::List,
         }
     }
 }
@@ -53,10 +58,17 @@ enum Kind {
 }
 
 /// How often a fault met a matching request, and fired.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct FaultCount {
     met: Arc<AtomicUsize>,
     fired: Arc<AtomicUsize>,
+    passes: Arc<Semaphore>,
+}
+
+impl Default for FaultCount {
+    fn default() -> Self {
+        Self { met: Arc::default(), fired: Arc::default(), passes: Arc::new(Semaphore::new(0)) }
+    }
 }
 
 impl FaultCount {
@@ -69,6 +81,21 @@ impl FaultCount {
     #[must_use]
     pub fn fired(&self) -> usize {
         self.fired.load(Ordering::SeqCst)
+    }
+    /// Waits until so many requests were hit.
+    pub async fn until_fired(&self, times: usize) {
+        while self.fired() < times {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    /// Lets one request through that is held, now or later.
+    pub fn let_one_through(&self) {
+        self.passes.add_permits(1);
+    }
+    async fn hold(&self) {
+        if let Ok(pass) = self.passes.acquire().await {
+            pass.forget();
+        }
     }
 }
 
@@ -137,25 +164,32 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    fn hit(&self, kind: Kind, path: &Path) -> Option<Fault> {
+    fn hit(&self, kind: Kind, path: &Path) -> Option<(Fault, FaultCount)> {
         self.rules.iter().filter(|rule| rule.fault.kind() == kind && (rule.matches)(path)).find_map(|rule| {
             let met = rule.count.met.fetch_add(1, Ordering::SeqCst);
             let fires = (rule.skip..rule.skip.saturating_add(rule.times)).contains(&met);
             fires.then(|| {
                 rule.count.fired.fetch_add(1, Ordering::SeqCst);
-                rule.fault
+                (rule.fault, rule.count.clone())
             })
         })
     }
 }
 
-async fn without_last_but_one(
+/// Without the numbered file that has `after` others behind it; where there is none, nothing was hit.
+async fn without(
     listed: BoxStream<'static, Result<ObjectMeta>>,
+    after: usize,
+    count: FaultCount,
 ) -> BoxStream<'static, Result<ObjectMeta>> {
+    let is_numbered = |path: &Path| path.filename().is_some_and(|name| name.starts_with(|c: char| c.is_ascii_digit()));
     let mut listed: Vec<Result<ObjectMeta>> = listed.collect().await;
     listed.sort_by_key(|meta| meta.as_ref().map(|meta| meta.location.clone()).ok());
-    if let Some(at) = listed.len().checked_sub(2) {
-        drop(listed.remove(at));
+    let numbered = |meta: &Result<ObjectMeta>| meta.as_ref().is_ok_and(|meta| is_numbered(&meta.location));
+    let mut from_the_end = (0..listed.len()).rev().filter(|at| listed.get(*at).is_some_and(numbered));
+    match from_the_end.nth(after) {
+        Some(at) => drop(listed.remove(at)),
+        None => drop(count.fired.fetch_sub(1, Ordering::SeqCst)),
     }
     futures::stream::iter(listed).boxed()
 }
@@ -180,17 +214,21 @@ impl fmt::Display for FaultyStore {
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         match self.hit(Kind::Put, location) {
-            Some(Fault::DropPut) => Err(lost(location, "the request")),
-            Some(Fault::LoseReply) => {
+            Some((Fault::DropPut, _)) => Err(lost(location, "the request")),
+            Some((Fault::LoseReply, _)) => {
                 self.inner.put_opts(location, payload, opts).await?;
                 Err(lost(location, "the reply"))
             }
-            Some(Fault::AnswerTaken) => {
+            Some((Fault::AnswerTaken, _)) => {
                 self.inner.put_opts(location, payload, opts).await?;
                 Err(Error::AlreadyExists { path: location.to_string(), source: "a repeated request".into() })
             }
-            Some(Fault::DelayPut(pause)) => {
+            Some((Fault::DelayPut(pause), _)) => {
                 tokio::time::sleep(pause).await;
+                self.inner.put_opts(location, payload, opts).await
+            }
+            Some((Fault::HoldPut, count)) => {
+                count.hold().await;
                 self.inner.put_opts(location, payload, opts).await
             }
             _ => self.inner.put_opts(location, payload, opts).await,
@@ -199,7 +237,8 @@ impl ObjectStore for FaultyStore {
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         match self.hit(Kind::Put, location) {
-            Some(Fault::DelayPut(pause)) => tokio::time::sleep(pause).await,
+            Some((Fault::DelayPut(pause), _)) => tokio::time::sleep(pause).await,
+            Some((Fault::HoldPut, count)) => count.hold().await,
             Some(_) => return Err(lost(location, "the request")),
             None => {}
         }
@@ -229,7 +268,8 @@ impl ObjectStore for FaultyStore {
         let path = prefix.cloned().unwrap_or_default();
         let listed = self.inner.list_with_offset(prefix, offset);
         match self.hit(Kind::List, &path) {
-            Some(Fault::MissEntry) => futures::stream::once(without_last_but_one(listed)).flatten().boxed(),
+            Some((Fault::MissEntry, count)) => futures::stream::once(without(listed, 1, count)).flatten().boxed(),
+            Some((Fault::StaleList, count)) => futures::stream::once(without(listed, 0, count)).flatten().boxed(),
             Some(_) => futures::stream::iter([Err(lost(&path, "the listing"))]).boxed(),
             None => listed,
         }

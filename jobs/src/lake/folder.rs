@@ -1,5 +1,6 @@
 //! A folder of any store that is no lake: whole objects, by paths below it.
 
+use super::Witness;
 use super::store::{self, Root};
 use crate::project::settings::{LakeSettings, Options};
 use crate::{Class, Error, Result, Stage};
@@ -37,7 +38,7 @@ impl Folder {
         }
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
-        Ok(Self { root: store::open(&LakeSettings { url, storage: storage.clone() })? })
+        Ok(Self { root: store::open(&LakeSettings { url, storage: storage.clone(), witness: Witness::default() })? })
     }
 
     /// The URL, without trailing slash.

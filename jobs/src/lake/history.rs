@@ -5,6 +5,7 @@ use super::log::Entry;
 use super::table::{LiveFile, Table};
 use crate::Result;
 use deltaworks_core::commit_info;
+use deltaworks_core::upkeep::LastCheckpoint;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -72,13 +73,15 @@ impl Table {
         Ok(changes)
     }
 
-    /// The version of the newest checkpoint at or before this version.
+    /// The newest checkpoint at or before this version.
     ///
     /// # Errors
     /// The log cannot be listed.
-    pub async fn last_checkpoint(&self) -> Result<Option<i64>> {
+    pub async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>> {
         let segment = self.log.segment(Some(self.version())).await?;
-        Ok(segment.and_then(|segment| segment.checkpoint).map(|(version, _)| version))
+        let Some((version, _)) = segment.and_then(|segment| segment.checkpoint) else { return Ok(None) };
+        let hint = self.log.last_checkpoint().await.filter(|hint| hint.version == version);
+        Ok(hint.or(Some(LastCheckpoint { version, actions: 0 })))
     }
 
     /// The commits up to this version that the log has without a hole, in order.

@@ -115,6 +115,8 @@ pub async fn copy(lake: &Lake, raw: &Table, pipeline: &str, writer: &Identity) -
     loop {
         let copied = ledger.txns().get(&id).copied().unwrap_or(-1);
         if copied >= raw.version() {
+            // whoever opens it next would have to pass all of its commits
+            ledger.keep_log_short().await;
             return Ok(Copied { upto: copied, rows });
         }
         let upto = raw.version().min(copied + VERSIONS_MAX);

@@ -13,6 +13,7 @@ use super::{reader, store};
 use crate::{Class, Error, Result, Stage};
 use arrow::json::{WriterBuilder, writer::LineDelimited};
 use deltalake::logstore::object_store::{self, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
+use deltaworks_core::upkeep::LastCheckpoint;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub(super) struct State {
     pub protocol: Protocol,
     pub metadata: Metadata,
     pub txns: BTreeMap<String, i64>,
+    /// The checkpoint that it was loaded from.
+    pub checkpoint: Option<i64>,
 }
 
 /// What a file of the log is.
@@ -126,6 +129,20 @@ impl LogRoot {
         Ok(found)
     }
 
+    /// The commits after `version`, in order; `None` if the log does not go on from it: it was cleaned up to a later one,
+    /// or is another table's. A listing may lag behind, so where one lacks what was there it looks again.
+    pub async fn commits_after(&self, version: i64) -> Result<Option<Vec<i64>>> {
+        for _ in 0..LISTINGS_MAX {
+            let listed = self.list(version).await?;
+            let commits = listed.iter().filter_map(|(e, _)| if let Entry::Commit(v) = e { Some(*v) } else { None });
+            let commits: Vec<i64> = commits.collect();
+            if commits.first() == Some(&version) && !has_hole(&listed) {
+                return Ok(Some(commits[1..].to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
     async fn list_once(&self, from: i64) -> Result<Vec<(Entry, ObjectMeta)>> {
         // a point is less than any digit or letter, so the offset lies right before the first file
         let offset = self.path.clone().join(format!("{:020}", from.max(0)));
@@ -149,16 +166,25 @@ impl LogRoot {
     /// # Errors
     /// The log has a hole, or the version is not there (any more).
     pub async fn segment(&self, version: Option<i64>) -> Result<Option<Segment>> {
-        let hint = self.last_checkpoint().await.filter(|hint| version.is_none_or(|v| *hint <= v));
+        let hint = self.last_checkpoint().await.filter(|hint| version.is_none_or(|v| hint.version <= v));
         if let Some(hint) = hint {
-            let segment = build(&self.list(hint).await?, version);
+            let segment = build(&self.list(hint.version).await?, version);
             if let Ok(Some(segment)) = segment
                 && segment.checkpoint.is_some()
             {
                 return Ok(Some(segment));
             }
         }
-        build(&self.list(0).await?, version).map_err(|hole| self.hole_error(hole))
+        let mut built = build(&self.list(0).await?, version);
+        for _ in 1..LISTINGS_MAX {
+            // who names a version has seen it, unless it is a person: a listing may lag behind
+            let Err(Hole::NotThere { version: wanted, last, .. }) = built else { break };
+            if wanted <= last {
+                break;
+            }
+            built = build(&self.list(0).await?, version);
+        }
+        built.map_err(|hole| self.hole_error(hole))
     }
 
     fn hole_error(&self, hole: Hole) -> Error {
@@ -176,14 +202,17 @@ impl LogRoot {
         }
     }
 
-    /// The version in `_last_checkpoint`. It is a hint: whatever is wrong with it means none.
-    async fn last_checkpoint(&self) -> Option<i64> {
+    /// What `_last_checkpoint` says. It is a hint: whatever is wrong with it means none.
+    pub async fn last_checkpoint(&self) -> Option<LastCheckpoint> {
         #[derive(serde::Deserialize)]
         struct Hint {
             version: i64,
+            #[serde(default)]
+            size: u64,
         }
         let found = self.store.get(&self.path.clone().join("_last_checkpoint")).await.ok()?;
-        serde_json::from_slice::<Hint>(&found.bytes().await.ok()?).ok().map(|hint| hint.version)
+        let hint = serde_json::from_slice::<Hint>(&found.bytes().await.ok()?).ok()?;
+        Some(LastCheckpoint { version: hint.version, actions: hint.size })
     }
 
     /// Passes over the segment in order; `columns` are the leaf prefixes read from the checkpoint
@@ -243,7 +272,8 @@ impl LogRoot {
         let (Some(protocol), Some(metadata)) = (protocol, metadata) else {
             return Err(self.error(Class::Internal, "its log has no protocol or no metadata"));
         };
-        let state = State { version, protocol, metadata, txns };
+        let checkpoint = segment.checkpoint.map(|(version, _)| version);
+        let state = State { version, protocol, metadata, txns, checkpoint };
         self.judge_protocol(&state)?;
         Ok(Some(state))
     }

@@ -4,6 +4,7 @@
 //! store (URL ─> object store) ─> log (segments, replay) ─> table (snapshot, compare-and-set)
 //!                                 actions (the log's lines)   │
 //! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    history · needed · upkeep · ledger · check · faults
+//! witness (what was opened and committed)
 //! files (what lies beside the tables, to be read as it is) · folder (archives)
 //! ```
 //!
@@ -31,6 +32,7 @@ mod stats;
 mod store;
 pub mod table;
 mod upkeep;
+mod witness;
 
 pub use actions::PartitionValues;
 pub use attempts::Attempts;
@@ -40,6 +42,9 @@ pub use history::{Changes, CommitFacts};
 pub use needed::{Needed, StoredFile};
 pub use schema::Fit;
 pub use table::{Commit, CommitHead, LiveFile, Outcome as CommitOutcome, Table};
+#[cfg(test)]
+pub(crate) use witness::Attempt;
+pub use witness::{Offsets, Touched, Witness, Written};
 
 use crate::project::settings::LakeSettings;
 use crate::{Class, Error, Result, Stage};
@@ -63,6 +68,7 @@ const LAYERS: [&str; 7] = ["raw", "rejects", "speed", "batch", "served", "drift"
 pub struct Lake {
     root: store::Root,
     clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    witness: Witness,
 }
 
 impl fmt::Debug for Lake {
@@ -119,7 +125,7 @@ impl Lake {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             now.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
         };
-        Ok(Self { root: store::open(settings)?, clock: Arc::new(clock) })
+        Ok(Self { root: store::open(settings)?, clock: Arc::new(clock), witness: settings.witness.clone() })
     }
 
     /// The same lake with another clock, ms since the Unix epoch. It only dates commits and files.
@@ -170,7 +176,7 @@ impl Lake {
     pub async fn open_table(&self, name: &TableName) -> Result<Option<Table>> {
         let log = self.log(name);
         let state = log.load(None).await?;
-        state.map(|state| Table::new(self.clone(), name.clone(), log, state)).transpose()
+        self.table(name, log, state)
     }
 
     /// Opens a version of a table, to read; commits on it conflict unless it is the newest. `None` if there is no
@@ -184,7 +190,15 @@ impl Lake {
             Ok(state) => state,
             Err(why) => return Err(self.unreadable(name, u64::try_from(version).ok(), why).await),
         };
-        state.map(|state| Table::new(self.clone(), name.clone(), log, state)).transpose()
+        self.table(name, log, state)
+    }
+
+    fn table(&self, name: &TableName, log: LogRoot, state: Option<log::State>) -> Result<Option<Table>> {
+        let table = state.map(|state| Table::new(self.clone(), name.clone(), log, state)).transpose()?;
+        if let Some(table) = &table {
+            self.witness.opened(name, table.version(), Some(table.schema()));
+        }
+        Ok(table)
     }
 
     /// Opens the table, makes it if it is missing, and adds the columns that it lacks. Another process
@@ -305,6 +319,9 @@ impl Lake {
             Ok(table) => table,
             Err(why) => return Err(self.unreadable(name, version, why).await),
         };
+        if let Some(version) = table.version().and_then(|v| i64::try_from(v).ok()) {
+            self.witness.opened(name, version, None);
+        }
         let failed = |e| self.log(name).error(Class::Internal, "cannot be queried").because(Box::new(e));
         table.table_provider().with_session(session).await.map_err(failed)
     }
@@ -317,7 +334,11 @@ impl Lake {
             _ => return why,
         };
         let user = |message: String| Error::new(Stage::Query, Class::User, message);
-        if i64::try_from(version).is_ok_and(|v| v <= newest) {
+        if let Some(version) = i64::try_from(version).ok().filter(|v| *v <= newest) {
+            // where its log is whole, it is the store that failed
+            if matches!(self.log(name).segment(Some(version)).await, Ok(Some(_))) {
+                return why;
+            }
             return user(format!("version {version} of `{name}` can no longer be read"))
                 .hint(format!("its log may have been cleaned up; the newest version is {newest}"))
                 .because(why);

@@ -12,15 +12,19 @@
 use super::actions::{Add, Line, Metadata, PartitionValues, Remove, Txn};
 use super::file::{AddedFile, FileProfile, FileSink, encode};
 use super::log::{Entry, LogRoot, State};
+use super::witness::Attempt;
 use super::{Lake, TableName, schema};
 use crate::{Class, Error, Result, Stage};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use deltalake::logstore::object_store::{self, ObjectStore, PutMode};
 use deltaworks_core::commit_info::{self, Identity};
+use deltaworks_core::upkeep::{LastCheckpoint, checkpoint_due};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 /// Commits whose identity is remembered for [`Table::find_commit`].
@@ -39,6 +43,10 @@ pub struct Table {
     schema: SchemaRef,
     recent: VecDeque<(i64, Identity)>,
     loaded_at: Instant,
+    /// When its log is next looked through for what may go, ms since the epoch.
+    pub(super) clean_log_at_ms: Arc<AtomicI64>,
+    /// No checkpoint is due before this version.
+    pub(super) checkpoint_at: Arc<AtomicI64>,
 }
 
 /// What a commit does.
@@ -186,7 +194,18 @@ pub struct CommitHead {
 impl Table {
     pub(super) fn new(lake: Lake, name: TableName, log: LogRoot, state: State) -> Result<Self> {
         let schema = schema::from_delta(&state.metadata.schema_string, &log.table)?;
-        Ok(Self { lake, name, log, state, schema, recent: VecDeque::new(), loaded_at: Instant::now() })
+        let checkpoint = state.checkpoint.map(|version| LastCheckpoint { version, actions: 0 });
+        Ok(Self {
+            lake,
+            name,
+            log,
+            state,
+            schema,
+            recent: VecDeque::new(),
+            loaded_at: Instant::now(),
+            clean_log_at_ms: Arc::default(),
+            checkpoint_at: Arc::new(checkpoint_due(checkpoint).into()),
+        })
     }
 
     /// Name.
@@ -263,17 +282,12 @@ impl Table {
     /// Loads the commits since this snapshot, one by one.
     ///
     /// # Errors
-    /// The store cannot be read, the log has a hole, or the table was dropped and made anew.
+    /// The store cannot be read or lists less than was there, the log has a hole, or the table was dropped and made anew.
     pub async fn refresh(&mut self) -> Result<()> {
         let loaded_at = Instant::now();
-        let listed = self.log.list(self.version()).await?;
-        let commits: Vec<i64> =
-            listed.iter().filter_map(|(e, _)| if let Entry::Commit(v) = e { Some(*v) } else { None }).collect();
-        // our own version must still be there: otherwise its log was cleaned, or it is another table's
-        if commits.first() != Some(&self.version()) || !commits.windows(2).all(|w| w[1] == w[0] + 1) {
-            self.reload().await?;
-        } else {
-            self.advance(&commits[1..]).await?;
+        match self.log.commits_after(self.version()).await? {
+            Some(commits) => self.advance(&commits).await?,
+            None => self.reload().await?,
         }
         self.loaded_at = loaded_at;
         Ok(())
@@ -304,6 +318,11 @@ impl Table {
                 .error(Class::Internal, "it was dropped and made anew while it was in use")
                 .hint("start the job again"));
         }
+        if state.version < self.state.version {
+            let message =
+                format!("its log is listed up to version {}, but {} was there", state.version, self.state.version);
+            return Err(self.log.error(Class::Outside, message));
+        }
         self.adopt(state, Vec::new())
     }
 
@@ -323,7 +342,9 @@ impl Table {
     /// [`Table::refresh`].
     #[must_use]
     pub fn find_commit(&self, identity: &Identity) -> Option<i64> {
-        self.recent.iter().rev().find(|(_, i)| i == identity).map(|(version, _)| *version)
+        let version = self.recent.iter().rev().find(|(_, i)| i == identity).map(|(version, _)| *version)?;
+        self.lake.witness.found(&self.name, identity, version);
+        Some(version)
     }
 
     /// Makes one attempt to commit at `version() + 1`.
@@ -332,6 +353,7 @@ impl Table {
             return Outcome::Conflicted;
         }
         let version = self.version() + 1;
+        let attempt = Attempt::of(&commit);
         let body = match self.lines(commit).and_then(|lines| Ok((self.body(&lines)?, lines))) {
             Ok(done) => done,
             Err(e) => return Outcome::Failed(e),
@@ -347,12 +369,25 @@ impl Table {
                     apply(&mut state, line);
                 }
                 match self.adopt(state, heads) {
-                    Ok(()) => Outcome::Committed(version),
-                    Err(e) => Outcome::Unknown(e),
+                    Ok(()) => {
+                        self.lake.witness.committed(&self.name, version, attempt, &self.schema);
+                        Outcome::Committed(version)
+                    }
+                    Err(e) => {
+                        self.lake.witness.doubted(&self.name, attempt);
+                        Outcome::Unknown(e)
+                    }
                 }
             }
-            Put::Taken => Outcome::Conflicted,
-            Put::Unknown(e) => Outcome::Unknown(e),
+            // a store that repeats a request whose reply was lost sees its own write
+            Put::Taken => {
+                self.lake.witness.doubted(&self.name, attempt);
+                Outcome::Conflicted
+            }
+            Put::Unknown(e) => {
+                self.lake.witness.doubted(&self.name, attempt);
+                Outcome::Unknown(e)
+            }
             Put::Refused(e) => Outcome::Failed(e),
         }
     }

@@ -8,7 +8,13 @@ use super::table::{LiveFile, Table};
 use super::{Lake, TableName, store};
 use crate::{Class, Result};
 use deltalake::logstore::object_store::{ObjectMeta, ObjectStore as _, path::Path};
+use deltaworks_core::upkeep::{VERSIONS_PER_CHECKPOINT_MIN, checkpoint_due};
 use futures::{StreamExt, TryStreamExt};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A log is looked through once in so long at most.
+const LOOK_EVERY_MS: i64 = 3_600_000;
 
 impl Table {
     /// Writes a classic checkpoint of this version, so that the next reader starts here. Harmless when
@@ -25,24 +31,56 @@ impl Table {
         deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| failed(Box::new(e)))
     }
 
-    /// The same, if a version at which one is due, every `every` versions, lies after `since`.
+    /// Whether a checkpoint is due, whoever wrote the last one. Once it was said to be, some versions pass before it is
+    /// again, whatever became of it.
+    pub async fn is_checkpoint_due(&self) -> bool {
+        if self.version() < self.checkpoint_at.load(Relaxed) {
+            return false;
+        }
+        let due_at = checkpoint_due(self.log.last_checkpoint().await);
+        let is_due = self.version() >= due_at;
+        self.checkpoint_at.store(if is_due { self.version() + VERSIONS_PER_CHECKPOINT_MIN } else { due_at }, Relaxed);
+        is_due
+    }
+
+    /// Writes a checkpoint if one is due.
     ///
     /// # Errors
     /// As [`Self::checkpoint`].
-    pub async fn checkpoint_since(&self, since: i64, every: i64) -> Result<()> {
-        if self.version() / every > since / every { self.checkpoint().await } else { Ok(()) }
+    pub async fn checkpoint_if_due(&self) -> Result<()> {
+        if self.is_checkpoint_due().await { self.checkpoint().await } else { Ok(()) }
     }
 
-    /// Removes log files before the newest checkpoint that has nothing to keep before it: a commit is
-    /// kept if it was written at or after `older_than_ms` (ms since the epoch, by the store's clock)
-    /// or if its version is `keep_from` or later. Returns how many files went.
+    /// The same after a commit, which stands whatever becomes of it: a failure is logged, and a later commit tries again.
+    pub async fn keep_log_short(&self) {
+        if let Err(error) = self.checkpoint_if_due().await {
+            tracing::warn!(table = %self.name, %error, "log upkeep will be tried again");
+        }
+    }
+
+    /// Removes log files before the newest checkpoint that has nothing to keep before it: a commit is kept unless it was
+    /// written more than `retention_ms` before `now_ms` (ms since the epoch, by the store's clock), or if its version is
+    /// `keep_from` or later. Returns how many files went. It looks only where something can have grown so old since this
+    /// table or a clone of it last looked, and once an hour at most: looking lists the whole log.
     ///
     /// # Errors
     /// The store cannot be listed or refuses to delete. Files go in the order of versions, so the log
     /// stays whole.
-    pub async fn clean_log(&self, keep_from: i64, older_than_ms: i64) -> Result<usize> {
+    pub async fn clean_log(&self, keep_from: i64, now_ms: i64, retention_ms: i64) -> Result<usize> {
+        if now_ms < self.clean_log_at_ms.load(Relaxed) {
+            return Ok(0);
+        }
         let listed = self.log.list(0).await?;
-        let doomed = doomed(&listed, keep_from.min(self.version()), older_than_ms);
+        let doomed = doomed(&listed, keep_from.min(self.version()), now_ms - retention_ms);
+        let going: BTreeSet<&Path> = doomed.iter().collect();
+        let left = listed.iter().filter(|(_, meta)| !going.contains(&meta.location));
+        let oldest_ms = left.map(|(_, meta)| meta.last_modified.timestamp_millis()).min().unwrap_or(now_ms);
+        let removed = self.remove_from_log(doomed).await?;
+        self.clean_log_at_ms.store((oldest_ms + retention_ms).max(now_ms + LOOK_EVERY_MS), Relaxed);
+        Ok(removed)
+    }
+
+    async fn remove_from_log(&self, doomed: Vec<Path>) -> Result<usize> {
         let count = doomed.len();
         for path in doomed {
             let one = futures::stream::iter([Ok(path.clone())]).boxed();

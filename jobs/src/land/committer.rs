@@ -27,12 +27,13 @@ use deltaworks_core::progress::{AppIds, TopicProgress};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 use tokio::sync::{Mutex, mpsc::UnboundedReceiver};
 
 /// Uploads of one flush that run side by side.
 const UPLOADS_MAX: usize = 8;
-/// Commits between two checkpoints of a table.
-pub(super) const CHECKPOINT_EVERY: i64 = 20;
+/// Versions of raw that are copied to the ledger together.
+const COPY_EVERY: i64 = 20;
 /// Log files are kept this long, so that readers can go back to older versions: 30 days.
 const LOG_RETENTION_MS: i64 = 30 * 86_400_000;
 /// Messages of a run before a share of rejects means anything.
@@ -101,6 +102,8 @@ pub struct Committer {
     pub partition_count: Arc<std::sync::atomic::AtomicI32>,
     /// Who wants landed rows.
     pub tap: Option<Arc<dyn Tap>>,
+    /// Up to which version the ledger has raw's commits, or had not less when this run began to land.
+    pub copied: Option<i64>,
 }
 
 /// A flush, put together from the workers' parts.
@@ -136,7 +139,9 @@ impl Committer {
                 continue;
             }
             let flush = Flush::of(std::mem::take(&mut waiting));
+            let began = Instant::now();
             let outcome = self.settle(flush, &mut totals).await.unwrap_or_else(Outcome::Failed);
+            Meter::add(&self.meter.commit_us, u64::try_from(began.elapsed().as_micros()).unwrap_or(0));
             if outcomes.send(outcome).is_err() {
                 break;
             }
@@ -159,7 +164,7 @@ impl Committer {
                 if let Some(version) = version {
                     self.meter.version.store(version, Relaxed);
                     self.tell_tap(version, &partitions, tapped).await;
-                    self.after_commit(version).await;
+                    self.after_commit().await;
                 }
                 self.check_limit(totals)?;
                 Ok(Outcome::Committed { nexts: nexts(&partitions) })
@@ -299,28 +304,37 @@ impl Committer {
     }
 
     /// Checkpoint, ledger and log clean-up are upkeep: a failure is logged, and the next time tries again.
-    async fn after_commit(&mut self, version: i64) {
-        if let Err(error) = self.rejects.keep_log_short(self.clock.now_ms() - LOG_RETENTION_MS).await {
+    async fn after_commit(&mut self) {
+        if let Err(error) = self.rejects.keep_log_short(self.clock.now_ms(), LOG_RETENTION_MS).await {
             tracing::warn!(pipeline = %self.pipeline.name, %error, "upkeep of the rejects log will be tried again");
         }
-        if version > 0 && version % CHECKPOINT_EVERY == 0 {
-            faults::point("at_checkpoint");
-            if let Err(error) = self.keep_log_short().await {
-                tracing::warn!(pipeline = %self.pipeline.name, version, %error, "log upkeep will be tried again");
-            }
-            faults::point("after_checkpoint");
+        if let Err(error) = self.keep_log_short().await {
+            tracing::warn!(pipeline = %self.pipeline.name, %error, "log upkeep will be tried again");
         }
     }
 
-    /// Checkpoints the log, copies the ledger, and removes old log files that the ledger has seen.
+    /// Copies the ledger now and then; where a checkpoint is due, writes it, and removes old log files that the ledger has
+    /// seen.
     async fn keep_log_short(&mut self) -> Result<()> {
+        let (version, is_checkpoint_due) = {
+            let raw = self.raw.lock().await;
+            (raw.version(), raw.is_checkpoint_due().await)
+        };
+        if !is_checkpoint_due {
+            if version - *self.copied.get_or_insert(version) >= COPY_EVERY {
+                self.copy_ledger().await?;
+            }
+            return Ok(());
+        }
+        faults::point("at_checkpoint");
         let copied = self.copy_ledger().await?;
         let raw = self.raw.lock().await;
         raw.checkpoint().await?;
-        let removed = raw.clean_log(copied + 1, self.clock.now_ms() - LOG_RETENTION_MS).await?;
+        let removed = raw.clean_log(copied + 1, self.clock.now_ms(), LOG_RETENTION_MS).await?;
         if removed > 0 {
             tracing::info!(pipeline = %self.pipeline.name, removed, "old log files removed");
         }
+        faults::point("after_checkpoint");
         Ok(())
     }
 
@@ -328,7 +342,9 @@ impl Committer {
     async fn copy_ledger(&mut self) -> Result<i64> {
         let raw = self.raw.lock().await;
         let writer = Identity { run_id: self.options.run_id.clone(), sequence: 0 };
-        ledger::copy(&self.lake, &raw, &self.pipeline.name, &writer).await.map(|copied| copied.upto)
+        let copied = ledger::copy(&self.lake, &raw, &self.pipeline.name, &writer).await?.upto;
+        self.copied = Some(copied);
+        Ok(copied)
     }
 
     fn count(&self, partitions: &BTreeMap<i32, PartitionFlush>, totals: &mut Totals) {

@@ -26,6 +26,8 @@ pub struct Meter {
     pub gaps: AtomicU64,
     /// Commits of raw.
     pub commits: AtomicU64,
+    /// Time that these took, from the last row of each to its end: files, log, and upkeep of the log, µs.
+    pub commit_us: AtomicU64,
     /// When raw was last committed or known to be up to date, ms since the Unix epoch.
     pub last_commit_ms: AtomicI64,
     /// Version of raw.
@@ -49,6 +51,7 @@ impl Meter {
             skipped: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            commit_us: AtomicU64::new(0),
             last_commit_ms: AtomicI64::new(now_ms),
             version: AtomicI64::new(-1),
             lag: Mutex::new(BTreeMap::new()),

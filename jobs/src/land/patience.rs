@@ -28,7 +28,7 @@ impl Patience {
         if !error.class.retryable() || self.until.is_some_and(|until| Instant::now() + self.pause > until) {
             return Err(error);
         }
-        tracing::warn!(%error, pause_ms = self.pause.as_millis() as u64, "trying again");
+        tracing::warn!(error = error.told(), pause_ms = self.pause.as_millis() as u64, "trying again");
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSES.1);
         Ok(())

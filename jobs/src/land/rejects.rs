@@ -12,7 +12,6 @@
 //! Invariant J1: `known` of a partition holds every place at or above raw's `next` in all versions up
 //! to `at`.
 
-use super::committer::CHECKPOINT_EVERY;
 use super::rows::{encode_split, offset_column, partition_column};
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{AddedFile, Commit, CommitOutcome, FileProfile, LiveFile, Table};
@@ -31,8 +30,6 @@ pub struct RejectsTable {
     profile: FileProfile,
     /// What was read, by topic with its epoch and partition.
     known: BTreeMap<(String, i32), Known>,
-    /// Version from which the next checkpoint is due.
-    checkpoint_at: i64,
 }
 
 /// The places of one partition that are in the table already.
@@ -57,8 +54,7 @@ pub enum RejectsVerdict {
 impl RejectsTable {
     /// Wraps the table.
     pub fn new(table: Table, profile: FileProfile) -> Self {
-        let checkpoint_at = table.version() + CHECKPOINT_EVERY;
-        Self { table, profile, known: BTreeMap::new(), checkpoint_at }
+        Self { table, profile, known: BTreeMap::new() }
     }
 
     /// Lands rejects. On an error nothing is known; calling again is right.
@@ -208,11 +204,10 @@ impl RejectsTable {
     ///
     /// # Errors
     /// The store fails; nothing is lost, and a later commit tries again.
-    pub async fn keep_log_short(&mut self, older_than_ms: i64) -> Result<()> {
-        if self.table.version() >= self.checkpoint_at {
+    pub async fn keep_log_short(&self, now_ms: i64, retention_ms: i64) -> Result<()> {
+        if self.table.is_checkpoint_due().await {
             self.table.checkpoint().await?;
-            self.table.clean_log(self.table.version(), older_than_ms).await?;
-            self.checkpoint_at = self.table.version() + CHECKPOINT_EVERY;
+            self.table.clean_log(self.table.version(), now_ms, retention_ms).await?;
         }
         Ok(())
     }
@@ -240,7 +235,7 @@ mod tests {
     use super::super::rows::{Reject, Rejects};
     use super::super::{schema, tables};
     use super::*;
-    use crate::lake::Lake;
+    use crate::lake::{Lake, Witness};
     use crate::project;
     use crate::project::settings::{LakeSettings, Options};
     use deltaworks_core::place::{Offset, OffsetRange};
@@ -261,7 +256,8 @@ mod tests {
             project::init(dir.path(), Some("traffic")).unwrap();
             let pipeline = project::load(dir.path(), &|_| None).unwrap().pipelines[0].clone();
             let url = "memory:///lake".parse().unwrap();
-            let lake = Lake::open(&LakeSettings { url, storage: Options::default() }).unwrap();
+            let lake =
+                Lake::open(&LakeSettings { url, storage: Options::default(), witness: Witness::default() }).unwrap();
             let raw = lake.ensure_table(&tables::raw_table(&pipeline)).await.unwrap();
             let mut place = Self { lake, pipeline, raw };
             place.advance(&[(0, 0), (1, 0)]).await;

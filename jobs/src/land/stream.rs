@@ -262,6 +262,7 @@ impl Parts {
             workers,
             partition_count: self.takeover.partition_count.clone(),
             tap,
+            copied: None,
         };
         let committer = tokio::spawn(committer.run(parts, outcomes_in));
         let wiring = Wiring { workers: queues, used, outcomes, stop: stop.clone() };

@@ -18,8 +18,9 @@ mod skip;
 pub(crate) mod audit;
 
 pub use crate::fill::kafka::Target;
+pub use crate::fill::{RangeRead, Reread};
 pub use plan::{Act, PartitionPlan, Targets, plan, plan_on};
-pub use rewind::{RewindOptions, RewindReport, Rewound, rewind, rewind_on};
+pub use rewind::{RewindOptions, rewind, rewind_on};
 pub use skip::{SkipReport, Skipped, plan_skip, plan_skip_on, skip, skip_on};
 
 #[cfg(test)]

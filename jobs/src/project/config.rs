@@ -33,6 +33,8 @@ pub(super) struct Project {
     pub(super) memory: Option<String>,
     /// When `stream` reconciles by itself.
     pub(super) served: Option<Served>,
+    /// Where OpenLineage events of the jobs go. Without it, the variables `OPENLINEAGE_URL` and so on are followed.
+    pub(super) lineage: Option<Lineage>,
     /// Pipelines by name: one topic landed in one raw table each.
     pub(super) pipelines: BTreeMap<String, Pipeline>,
     /// Paths of aggregate SQL files, relative to this file.
@@ -51,6 +53,28 @@ pub(super) struct Project {
 pub(super) struct Served {
     /// Pause between the end of one pass over its aggregates and the next, such as `10s`. Off by default:
     /// `reconcile` is called by a scheduler.
+    pub(super) every: Option<String>,
+}
+
+/// Where OpenLineage events of the jobs go: to a `url` or into a `file`. A key whose value is empty counts as not given.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lineage {
+    /// `http://` or `https://` URL of the service, such as `http://marquez:5000`.
+    pub(super) url: Option<String>,
+    /// Path below `url` that takes events. Default `api/v1/lineage`.
+    pub(super) endpoint: Option<String>,
+    /// Sent as `Authorization: Bearer …`; write `${VAR}`.
+    pub(super) api_key: Option<OptionText>,
+    /// Further headers.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, OptionText>>")]
+    pub(super) headers: BTreeMap<String, OptionText>,
+    /// Path of a file, relative to this one, that gets one event a line.
+    pub(super) file: Option<String>,
+    /// Namespace of the jobs. Default `deltaworks`.
+    pub(super) namespace: Option<String>,
+    /// Pause between two events of a job that goes on. Default `5m`.
     pub(super) every: Option<String>,
 }
 

@@ -125,6 +125,8 @@ fn settings(
     let memory = validator.memory(json.get("memory").and_then(Json::as_str));
     let served: Option<config::Served> = json.get("served").and_then(typed_as);
     let served_every = validator.served_every(served.and_then(|served| served.every).as_deref());
+    let lineage: Option<config::Lineage> = json.get("lineage").and_then(typed_as);
+    let lineage = lineage.map(|typed| validator.lineage(dir, &typed));
     let kafka = validator.kafka(options(&json, "kafka"));
     let storage = options(&json, "storage");
     let lake = json.get("lake").and_then(Json::as_str).and_then(|typed| validator.lake(dir, typed, storage));
@@ -150,6 +152,7 @@ fn settings(
         kafka,
         memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
         served_every,
+        lineage,
         pipelines,
         aggregates,
         lookups,

@@ -3,6 +3,8 @@
 
 use super::contract::Contract;
 use super::diagnostics::Place;
+use crate::error::{Class, Error, Result, Stage};
+use crate::lake::Witness;
 use deltaworks_core::drift::Limit;
 use deltaworks_core::windows::{Granularity, Zone};
 use std::collections::BTreeMap;
@@ -24,12 +26,28 @@ pub struct Settings {
     pub memory_bytes: usize,
     /// Pause between two reconciles of a stream; `None` leaves them to others.
     pub served_every: Option<Duration>,
+    /// Where lineage is told; `None` leaves it to the environment.
+    pub lineage: Option<LineageSettings>,
     /// Pipelines in file order.
     pub pipelines: Vec<Arc<Pipeline>>,
     /// Aggregates in file order, each of one of the pipelines.
     pub aggregates: Vec<Arc<AggregateFile>>,
     /// Lookups in file order.
     pub lookups: Vec<LookupFile>,
+}
+
+impl Settings {
+    /// The pipeline of this name.
+    ///
+    /// # Errors
+    /// [`Class::User`] if there is none.
+    pub fn pipeline(&self, name: &str) -> Result<&Arc<Pipeline>> {
+        self.pipelines.iter().find(|pipeline| pipeline.name == name).ok_or_else(|| {
+            let known: Vec<String> = self.pipelines.iter().map(|pipeline| format!("`{}`", pipeline.name)).collect();
+            Error::new(Stage::Project, Class::User, format!("there is no pipeline `{name}`"))
+                .hint(format!("deltaworks.yaml has {}", known.join(", ")))
+        })
+    }
 }
 
 /// One aggregate's SQL file: its header, read and valid, and its SELECT, not yet looked at.
@@ -90,6 +108,33 @@ pub struct LakeSettings {
     pub url: url::Url,
     /// Options of object_store, under its own names.
     pub storage: Options,
+    /// What is opened and committed there by way of these settings.
+    pub witness: Witness,
+}
+
+/// Where lineage is told, and as whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineageSettings {
+    /// Where to; `None` tells nobody.
+    pub to: Option<Destination>,
+    /// Namespace of the jobs.
+    pub namespace: String,
+    /// Pause between two events of a job that goes on.
+    pub every: Duration,
+}
+
+/// Who hears of lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Each event is a POST.
+    Http {
+        /// `http:` or `https:`, without user and password.
+        url: url::Url,
+        /// Further headers, such as `authorization`, by name in lower case.
+        headers: Options,
+    },
+    /// Each event is a line of this file.
+    File(PathBuf),
 }
 
 /// Options passed through to a library. Their values never reach `Debug`, since any may be a secret.

@@ -4,7 +4,7 @@
 //! With `UPDATE_FIXTURES=1` the files are written anew, for a look at their diff.
 
 use super::contract::{BoundValue, Kind, Source, TimestampForm};
-use super::settings::{EventTime, ExtraFields, LookupFormat, RejectsLimit, Settings, Tombstones};
+use super::settings::{Destination, EventTime, ExtraFields, LookupFormat, RejectsLimit, Settings, Tombstones};
 use super::{aggregate_file, check, find, load};
 use crate::error::Class;
 use deltaworks_core::drift::Limit;
@@ -94,6 +94,18 @@ fn what_is_given_is_used() {
     assert_eq!(source("region"), Source::Field);
     assert_eq!(settings.pipelines[1].event_time, EventTime::KafkaTime);
     assert_eq!(settings.pipelines[1].rejects.limit, Some(RejectsLimit::Count(500)));
+}
+
+#[test]
+fn lineage_goes_where_it_says() {
+    let settings = good("full");
+    let lineage = settings.lineage.unwrap();
+    assert_eq!((lineage.namespace.as_str(), lineage.every), ("zoo", Duration::from_secs(90)));
+    let Some(Destination::Http { url, headers }) = lineage.to else { panic!("{:?}", lineage.to) };
+    assert_eq!(url.as_str(), "https://marquez.example:5000/api/v1/lineage");
+    let names: Vec<(&str, &str)> = headers.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(names, [("authorization", "Bearer hunter2"), ("x-team", "zoo")]);
+    assert!(good("least").lineage.is_none());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::settings::{
 };
 use super::units::{self, DURATION_HINT, SIZE_HINT};
 use super::yaml::{Node, Value};
+use crate::lake::Witness;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ impl Validator<'_> {
                 None
             }
         };
-        Some(LakeSettings { url: url?, storage })
+        Some(LakeSettings { url: url?, storage, witness: Witness::default() })
     }
 
     /// Options of librdkafka, without those that deltaworks owns.
@@ -371,7 +372,7 @@ impl Validator<'_> {
         }
     }
 
-    fn positive(&mut self, at: &[&str], typed: Option<&str>, default: Duration) -> Duration {
+    pub(super) fn positive(&mut self, at: &[&str], typed: Option<&str>, default: Duration) -> Duration {
         let duration = self.duration(at, typed, default);
         if duration.is_zero() {
             self.wrong(at, format!("`{}` must be above 0", last(at)), DURATION_HINT);
@@ -402,7 +403,7 @@ impl Validator<'_> {
         instant.ok().map(jiff::Timestamp::as_microsecond)
     }
 
-    fn wrong(&mut self, at: &[&str], message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn wrong(&mut self, at: &[&str], message: impl Into<String>, hint: impl Into<String>) {
         let place = self.place(at);
         self.sink.error_with(place, message, hint);
     }
@@ -419,7 +420,7 @@ impl Validator<'_> {
         self.root.at(at).map_or(Place::START, |n| n.place)
     }
 
-    fn key_place(&self, at: &[&str], key: &str) -> Option<Place> {
+    pub(super) fn key_place(&self, at: &[&str], key: &str) -> Option<Place> {
         self.root.at(at)?.entries().iter().find(|(k, _)| k.name == key).map(|(k, _)| k.place)
     }
 }

@@ -16,7 +16,10 @@ mod measure;
 
 mod record;
 
+mod rulings;
+
 pub use check::check;
+pub use rulings::{Ruling, Rulings};
 pub use run::{Judged, QualityOptions, QualityReport, quality, quality_on};
 pub(crate) use run::{RawDates, breached};
 

@@ -5,6 +5,7 @@
 
 use super::measure::{Measured, Subject};
 use super::record::{record, settled};
+use super::rulings::Rulings;
 use crate::batch::Run;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
@@ -88,6 +89,9 @@ pub struct QualityReport {
     pub breaches: Vec<Judged>,
     /// Rules that are not run, and why.
     pub not_run: Vec<String>,
+    /// What became of each rule over all these dates.
+    #[serde(skip)]
+    pub rulings: Rulings,
     /// Whether it ended because it was told to.
     #[serde(skip)]
     pub stopped: bool,
@@ -181,12 +185,14 @@ pub(crate) struct RawDates<'a> {
 }
 
 /// Judges dates before something is made of them: each that breaks a rule of severity error, with the first such rule.
+/// What became of all rules is added to `rulings`.
 pub(crate) async fn breached(
     lake: &Lake,
     raw: RawDates<'_>,
     memory_bytes: usize,
     run: &Run,
     now_ms: i64,
+    rulings: &mut Rulings,
 ) -> Result<BTreeMap<Date, String>> {
     let mut breached = BTreeMap::new();
     let Some(mut due) = Due::of(lake, raw.pipeline, Interval::default(), Some(raw.version)).await? else {
@@ -196,6 +202,7 @@ pub(crate) async fn breached(
     for date in &due.dates {
         let judged = due.judge(lake, raw.pipeline, *date, memory_bytes).await?;
         record(lake, &judged, run, now_ms).await?;
+        rulings.take(&judged);
         let stops = |j: &&Judged| j.verdict == Verdict::Breached && j.severity == Severity::Error;
         breached.extend(judged.iter().find(stops).map(|j| (*date, j.rule.clone())));
     }
@@ -278,6 +285,7 @@ impl Due {
 impl QualityReport {
     fn take(&mut self, judged: Vec<Judged>) {
         self.dates += 1;
+        self.rulings.take(&judged);
         self.judged += judged.len() as u64;
         for breach in judged.into_iter().filter(|j| j.verdict == Verdict::Breached) {
             *self.breached.entry(breach.severity.as_str()).or_default() += 1;

@@ -6,7 +6,7 @@
 //! Invariants: T1 a unit's rows and its entries change in one commit; T2 equal entries mean equal rows, whoever
 //! rewrote the files; T3 nothing is retried blind.
 
-use crate::batch::{CHECKPOINT_EVERY, Run, batch_table, judge_grain, partition_of, rows_of};
+use crate::batch::{Run, batch_table, judge_grain, partition_of, rows_of};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
@@ -35,8 +35,6 @@ pub(super) struct Served {
     aggregate: String,
     /// Its files, once they are asked for.
     live: OnceCell<ByUnit>,
-    /// Version when it was opened.
-    opened_at: i64,
 }
 
 /// Files by unit and hour.
@@ -123,8 +121,8 @@ impl Served {
 
     fn of(table: Table, definition: &Definition) -> Result<Self> {
         judge_grain(definition, &table)?;
-        let (live, opened_at) = (OnceCell::new(), table.version());
-        Ok(Self { table, aggregate: definition.name.clone(), live, opened_at })
+        let live = OnceCell::new();
+        Ok(Self { table, aggregate: definition.name.clone(), live })
     }
 
     /// The columns of a row, but for those of the partition.
@@ -203,12 +201,12 @@ impl Served {
         }
     }
 
-    /// Writes a checkpoint if this run came past the version where one is due.
+    /// Writes a checkpoint if one is due.
     ///
     /// # Errors
     /// The store fails; the next run tries again.
     pub async fn end(&self) -> Result<()> {
-        self.table.checkpoint_since(self.opened_at, CHECKPOINT_EVERY).await
+        self.table.checkpoint_if_due().await
     }
 
     async fn live(&self) -> Result<&ByUnit> {

@@ -5,7 +5,7 @@
 //!
 //! Invariant S1: a place has each resolution at most once, whoever appends at the same time.
 
-use crate::batch::{CHECKPOINT_EVERY, texts};
+use crate::batch::texts;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::fill::{PLACE, Places, each_place};
@@ -184,7 +184,7 @@ impl Resolutions {
             };
             if ours {
                 faults::point("after_resolutions");
-                keep_log_short(table).await;
+                table.keep_log_short().await;
                 let count = fresh.len() as u64;
                 self.learn().await?;
                 return Ok(count);
@@ -239,14 +239,6 @@ impl Resolutions {
             (Some(least), Some(greatest)) => least <= self.pipeline && self.pipeline <= greatest,
             _ => true,
         }
-    }
-}
-
-async fn keep_log_short(table: &Table) {
-    if table.version() % CHECKPOINT_EVERY == 0
-        && let Err(error) = table.checkpoint().await
-    {
-        tracing::warn!(table = %table.name(), %error, "log upkeep will be tried again");
     }
 }
 

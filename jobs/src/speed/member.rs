@@ -220,7 +220,7 @@ impl Member {
                 table.table.delete_removed(old).await?;
                 self.removed.pop_front();
             }
-            table.keep_log_short(now_ms - LOG_RETENTION_MS).await
+            table.keep_log_short(now_ms, LOG_RETENTION_MS).await
         };
         if let Err(error) = kept.await {
             tracing::warn!(aggregate = %self.work.definition.name, %error, "upkeep of the speed table will be tried again");

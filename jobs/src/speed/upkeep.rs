@@ -96,13 +96,13 @@ impl SpeedTable {
         }
     }
 
-    /// Writes a checkpoint, and removes log files before it that were written before `older_than_ms`.
+    /// Writes a checkpoint if one is due, and removes log files before it that were written more than `retention_ms` ago.
     ///
     /// # Errors
     /// The store fails; the table is as good as before.
-    pub async fn keep_log_short(&self, older_than_ms: i64) -> Result<()> {
-        self.table.checkpoint().await?;
-        self.table.clean_log(self.version(), older_than_ms).await.map(drop)
+    pub async fn keep_log_short(&self, now_ms: i64, retention_ms: i64) -> Result<()> {
+        self.table.checkpoint_if_due().await?;
+        self.table.clean_log(self.version(), now_ms, retention_ms).await.map(drop)
     }
 
     /// Takes the files that commits of this object took out; they are still in the store.

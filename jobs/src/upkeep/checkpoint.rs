@@ -54,7 +54,7 @@ pub async fn checkpoints_on(
         if write && !planned {
             table.checkpoint().await?;
         }
-        let versions_since = versions_since(version, last);
+        let (versions_since, last) = (versions_since(version, last), last.map(|last| last.version));
         all.push(CheckpointDone { table: name.to_string(), version, last, versions_since, write });
     }
     Ok(all)

@@ -100,7 +100,7 @@ pub async fn describe(settings: &Settings, name: &TableName) -> Result<Described
         smallest,
         median,
         largest,
-        checkpoint,
+        checkpoint: checkpoint.map(|last| last.version),
         versions_since_checkpoint: versions_since(table.version(), checkpoint),
         partition_columns: table.partition_columns().to_vec(),
         columns: columns(&schema::to_delta(table.schema())?),

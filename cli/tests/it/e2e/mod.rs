@@ -9,14 +9,17 @@ mod support;
 mod truth;
 
 mod backfill;
+mod files;
 mod holes;
 mod kills;
+mod lineage;
 mod losses;
 mod moved;
 mod outages;
 mod plain;
 mod rebalance;
 mod removals;
+mod runbooks;
 mod secrets;
 mod soak;
 mod starts;

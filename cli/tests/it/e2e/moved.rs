@@ -10,18 +10,18 @@ use std::time::Duration;
 
 impl World {
     /// Runs a verb to its end, which must be this one.
-    fn ends(&self, args: &[&str], code: i32) -> Value {
+    pub(super) fn ends(&self, args: &[&str], code: i32) -> Value {
         let ended = self.start(args).wait(PATIENCE);
         assert_eq!(ended.code(), code, "{ended}");
         ended.result()
     }
 
-    fn count(&self, of: &str) -> u64 {
+    pub(super) fn count(&self, of: &str) -> u64 {
         self.number(&format!("SELECT count(*) AS n FROM {of}"))
     }
 
     /// Every message has one row in raw or in rejects, and all of it can be proved.
-    fn whole(&self, messages: u64) {
+    pub(super) fn whole(&self, messages: u64) {
         let places = |layer: &str| format!("SELECT concat(_partition, '/', _offset) AS place FROM {layer}.{PIPELINE}");
         let (raw, rejects) = (places("raw"), places("rejects"));
         let distinct = format!("SELECT count(DISTINCT place) AS n FROM ({raw} UNION ALL {rejects})");
@@ -96,6 +96,26 @@ fn what_was_skipped_is_brought_back_by_a_rewind() {
     assert_eq!(world.catch_up(&[])["landed"], 0);
     let audited = world.query("SELECT DISTINCT job FROM ops.runs ORDER BY job");
     assert_eq!(audited, [json!({ "job": "offsets rewind" }), json!({ "job": "offsets skip" })]);
+
+    // the same by a backfill, named by Kafka's time: killed, and gone on with by two at once
+    sleep(Duration::from_millis(50));
+    let begun = text_of(now_ms());
+    beside.send(200);
+    beside.settle();
+    world.ends(&[&skip[..], &["--yes"]].concat(), 0);
+    assert_eq!(world.catch_up(&[])["landed"], 0);
+    let create = ["backfill", "create", PIPELINE, "--from", "kafka", "--interval-start", &begun];
+    let plan = world.ends(&[&create[..], &["--dry-run"]].concat(), 0);
+    assert_eq!(plan["offsets"], 200, "{plan}");
+    let killed = world.start(&create);
+    sleep(Duration::from_millis(400));
+    drop(killed.kill9_unless_ended());
+    let (one, other) = (world.start(&create), world.start(&create));
+    for ended in [one.wait(PATIENCE), other.wait(PATIENCE)] {
+        assert_eq!(ended.code(), 0, "{ended}");
+        assert_eq!(ended.result()["pieces_done"], 2, "{ended}");
+    }
+    world.whole(messages + 200);
 }
 
 #[test]

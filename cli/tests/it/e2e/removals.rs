@@ -74,6 +74,34 @@ fn removals() {
     run(&world, &["batch", "--skip-exit-code"], 99);
     prove(&world);
 
+    // what is archived can be had again, and goes again
+    let days_ago = |days: i64| jiff::Timestamp::from_millisecond(now_ms() - days * DAY_MS).unwrap();
+    let midnight = |days: i64| days_ago(days).strftime("%Y-%m-%dT00:00:00Z").to_string();
+    let create = [
+        "backfill",
+        "create",
+        "camera_events",
+        "--from",
+        "archive",
+        "--path",
+        &url,
+        "--interval-start",
+        &midnight(10),
+        "--interval-end",
+        &midnight(0),
+    ];
+    let restored = run(&world, &create, 0);
+    assert_eq!(world.landed(), all, "{restored}");
+    run(&world, &[&create[..], &["--skip-exit-code"]].concat(), 99);
+    keep_up(&world);
+    prove(&world);
+    // they are rows of a fill now, which the archive has to have
+    run(&world, &retain, 6);
+    run(&world, &archive, 0);
+    assert_eq!(rows_of(&run(&world, &retain, 0)), gone);
+    assert_eq!(world.landed(), all - gone);
+    prove(&world);
+
     let who =
         world.query("SELECT camera_id, count(*) AS n FROM raw.camera_events GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1");
     let (who, rows) = (who[0]["camera_id"].as_str().unwrap().to_owned(), who[0]["n"].as_u64().unwrap());

@@ -170,24 +170,29 @@ impl World {
 
     /// A command of the binary in this project.
     pub fn command(&self, args: &[&str]) -> Command {
-        let binary = std::env::var_os("DELTAWORKS_BINARY")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_deltaworks")), PathBuf::from);
-        let mut command = Command::new(binary);
+        let mut command = Command::new(binary());
         command.args(args).env("DELTAWORKS_PROJECT", self.dir()).env("DELTAWORKS_LOG", "info").stdin(Stdio::null());
         command
     }
 
     /// Starts the binary with its output in files.
     pub fn start(&self, args: &[&str]) -> Running {
+        self.spawn(self.command(args), args)
+    }
+
+    /// The same with an armed fault point that makes it slow, so that something can happen in its middle.
+    pub fn start_slowed(&self, fault: &str, args: &[&str]) -> Running {
+        let mut command = self.command(args);
+        command.env("FAILPOINTS", fault);
+        self.spawn(command, args)
+    }
+
+    fn spawn(&self, mut command: Command, args: &[&str]) -> Running {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let path = |kind: &str| self.dir().join(format!("run-{number}.{kind}"));
         let (out, err) = (path("out"), path("err"));
-        let child = self
-            .command(args)
-            .stdout(fs::File::create(&out).unwrap())
-            .stderr(fs::File::create(&err).unwrap())
-            .spawn()
-            .unwrap();
+        let child =
+            command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap()).spawn().unwrap();
         Running { child, out, err, what: format!("{} run {number}: {}", self.name, args.join(" ")) }
     }
 
@@ -383,6 +388,11 @@ impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} after {:?}\n{}{}", self.what, self.status, self.took, self.stderr, self.stdout)
     }
+}
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    std::env::var_os("DELTAWORKS_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_deltaworks").into(), PathBuf::from)
 }
 
 /// Runs the services script; panics if it fails or the services are not ours to touch.

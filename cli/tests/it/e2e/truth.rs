@@ -117,6 +117,11 @@ impl Sender {
         self.put(partition, event.payload, None, Some(kafka_ms), fate);
     }
 
+    /// Sends this very text.
+    pub fn text(&mut self, partition: i32, text: &str, fate: Fate) {
+        self.put(partition, Some(text.as_bytes().to_vec()), None, None, fate);
+    }
+
     /// Sends a message that breaks the contract.
     pub fn broken(&mut self, partition: i32) {
         let good = self.payload(now_ms());
@@ -203,7 +208,8 @@ impl Sender {
         self.producer.send(&self.topic, message).unwrap();
     }
 
-    fn payload(&mut self, at_ms: i64) -> String {
+    /// A good event of an event time, not sent.
+    pub fn payload(&mut self, at_ms: i64) -> String {
         self.number += 1;
         let (a, b) = (self.random.next(), self.random.next());
         let mut text = format!(

@@ -11,8 +11,10 @@
 pub mod broker;
 pub mod cases;
 pub mod child;
+pub mod endpoint;
 pub mod events;
 pub mod lake;
+pub mod openlineage;
 pub mod oracle;
 pub mod project;
 

@@ -108,7 +108,10 @@ impl Project {
         let mut command = Command::new(env!("CARGO_BIN_EXE_deltaworks"));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if ["DELTAWORKS_", "AWS_", "KAFKA_", "FAILPOINTS", "RUST_LOG"].iter().any(|p| text.starts_with(p)) {
+            if ["DELTAWORKS_", "AWS_", "KAFKA_", "OPENLINEAGE_", "FAILPOINTS", "RUST_LOG"]
+                .iter()
+                .any(|p| text.starts_with(p))
+            {
                 command.env_remove(&name);
             }
         }

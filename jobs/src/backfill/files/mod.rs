@@ -43,5 +43,5 @@ mod tests;
 
 pub use format::{Compression, Format, Reading};
 pub use listing::{Earlier, FilesPlan, FilesSpec, FrozenFile, plan, reading};
-pub use run::{FilesReport, files_done, run};
+pub use run::{FilesReport, FilesRun};
 pub use source::reread;

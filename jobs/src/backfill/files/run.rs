@@ -7,6 +7,7 @@
 use super::fit;
 use super::listing::{FilesPlan, FrozenFile, piece_bytes};
 use super::parts::{self, Cut, Job, PartLimits};
+use crate::batch::meter::Meter;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
@@ -16,6 +17,7 @@ use crate::project::settings::{Pipeline, RejectsLimit, Settings};
 use deltaworks_core::progress::AppIds;
 use serde::Serialize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio_util::sync::CancellationToken;
 
 /// A limit on the share of rejects is only looked at after this many rows.
@@ -54,53 +56,25 @@ impl FilesReport {
     }
 }
 
-/// Carries `plan` out from where the lake says that it stands; `id` is the backfill's, the same in every run of it.
-///
-/// Errors are in the report: [`Class::InputLost`] for a file that is gone or changed, [`Class::Limit`] for too many
-/// rejects, [`Class::User`] for a file that cannot be read; whatever was committed stays, and the same call goes on.
-pub async fn run(
-    lake: &Lake,
-    settings: &Settings,
-    pipeline: &Arc<Pipeline>,
-    id: &str,
-    plan: &FilesPlan,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> FilesReport {
-    let mut report = FilesReport { files: plan.files.len() as u64, ..FilesReport::default() };
-    let run = Run {
-        lake,
-        settings,
-        pipeline,
-        plan,
-        source: format!("backfill {id}"),
-        app_id: AppIds::new(&pipeline.name).backfill(id),
-        clock,
-        stop,
-    };
-    report.error = run.all(&mut report).await.err();
-    report
-}
-
-/// How many files of the backfill are wholly in raw.
-///
-/// # Errors
-/// The store fails.
-pub async fn files_done(lake: &Lake, pipeline: &Pipeline, id: &str) -> Result<u64> {
-    let raw = lake.open_table(&crate::land::tables::raw_name(pipeline)).await?;
-    let done = raw.and_then(|raw| raw.txns().get(&AppIds::new(&pipeline.name).backfill(id)).copied());
-    Ok(u64::try_from(done.unwrap_or(0)).unwrap_or(0))
-}
-
-struct Run<'a> {
-    lake: &'a Lake,
-    settings: &'a Settings,
-    pipeline: &'a Arc<Pipeline>,
-    plan: &'a FilesPlan,
-    source: String,
-    app_id: String,
-    clock: &'a Clock,
-    stop: &'a CancellationToken,
+/// What a backfill from files is carried out with.
+#[derive(Debug)]
+pub struct FilesRun<'a> {
+    /// The lake.
+    pub lake: &'a Lake,
+    /// The project.
+    pub settings: &'a Settings,
+    /// The pipeline that is filled.
+    pub pipeline: &'a Arc<Pipeline>,
+    /// Id of the backfill, the same in every run of it.
+    pub id: &'a str,
+    /// What there is to do.
+    pub plan: &'a FilesPlan,
+    /// Is told how far it is.
+    pub meter: &'a Meter,
+    /// The clock.
+    pub clock: &'a Clock,
+    /// Ends it after the next commit.
+    pub stop: &'a CancellationToken,
 }
 
 /// Why a pass over the files that are left has ended.
@@ -111,7 +85,21 @@ enum Pass {
     Stopped,
 }
 
-impl Run<'_> {
+impl FilesRun<'_> {
+    /// Carries the plan out from where the lake says that it stands.
+    ///
+    /// Errors are in the report: [`Class::InputLost`] for a file that is gone or changed, [`Class::Limit`] for too many
+    /// rejects, [`Class::User`] for a file that cannot be read; whatever was committed stays, and the same call goes on.
+    pub async fn run(&self) -> FilesReport {
+        let mut report = FilesReport { files: self.plan.files.len() as u64, ..FilesReport::default() };
+        report.error = self.all(&mut report).await.err();
+        report
+    }
+
+    fn app_id(&self) -> String {
+        AppIds::new(&self.pipeline.name).backfill(self.id)
+    }
+
     async fn all(&self, report: &mut FilesReport) -> Result<()> {
         fit::check(self.pipeline)?;
         if self.plan.spec.pipeline != self.pipeline.name {
@@ -121,6 +109,8 @@ impl Run<'_> {
         }
         let mut filler = Filler::open(self.lake, self.pipeline, crate::run_id()).await?;
         let done = self.done(&filler);
+        report.files_done = u64::try_from(done).unwrap_or(0);
+        self.show(report);
         filler.expect(self.left(done)?.iter().map(|file| file.facts.url.clone()));
         let worked = self.passes(&mut filler, report).await;
         report.files_done = u64::try_from(self.done(&filler)).unwrap_or(0);
@@ -149,13 +139,16 @@ impl Run<'_> {
     }
 
     fn done(&self, filler: &Filler) -> i64 {
-        filler.raw().txns().get(&self.app_id).copied().unwrap_or(0)
+        filler.raw().txns().get(&self.app_id()).copied().unwrap_or(0)
     }
 
     fn left(&self, done: i64) -> Result<&[FrozenFile]> {
         usize::try_from(done).ok().and_then(|done| self.plan.files.get(done..)).ok_or_else(|| {
-            let message =
-                format!("{} says that {done} files are done, and the plan has {}", self.app_id, self.plan.files.len());
+            let message = format!(
+                "{} says that {done} files are done, and the plan has {}",
+                self.app_id(),
+                self.plan.files.len()
+            );
             Error::new(Stage::Fill, Class::Internal, message)
         })
     }
@@ -197,9 +190,9 @@ impl Run<'_> {
     /// Commits one part; `false` if somebody else has moved the progress.
     async fn add(&self, filler: &mut Filler, cut: Cut, from: i64, report: &mut FilesReport) -> Result<bool> {
         let to = cut.done;
-        let progress = (to > from).then(|| Progress { app_id: self.app_id.clone(), from, to });
-        let part =
-            Part { source: self.source.clone(), rows: cut.rows, rejects: cut.rejects, progress, ..Part::default() };
+        let progress = (to > from).then(|| Progress { app_id: self.app_id(), from, to });
+        let source = format!("backfill {}", self.id);
+        let part = Part { source: source.clone(), rows: cut.rows, rejects: cut.rejects, progress, ..Part::default() };
         faults::point("before_files_part");
         let added = filler.add(&part).await?;
         faults::point("after_files_part");
@@ -208,9 +201,19 @@ impl Run<'_> {
         report.rejected += added.rejected;
         report.commits += u64::from(added.version.is_some());
         report.files_done = u64::try_from(self.done(filler)).unwrap_or(0);
+        self.show(report);
         let (done, of, landed) = (report.files_done, report.files, report.landed);
-        tracing::info!(pipeline = %self.pipeline.name, source = %self.source, done, of, landed, "files filled in");
+        tracing::info!(pipeline = %self.pipeline.name, %source, done, of, landed, "files filled in");
         Ok(!added.elsewhere && self.done(filler) == to)
+    }
+
+    fn show(&self, report: &FilesReport) {
+        let files_done = usize::try_from(report.files_done).unwrap_or(usize::MAX);
+        self.meter.units.store(report.files, Relaxed);
+        self.meter.units_done.store(report.files_done, Relaxed);
+        self.meter.bytes.store(self.plan.bytes(), Relaxed);
+        self.meter.bytes_read.store(self.plan.files.iter().take(files_done).map(|file| file.facts.size).sum(), Relaxed);
+        self.meter.rows.store(report.landed + report.already + report.rejected, Relaxed);
     }
 
     fn limits(&self) -> PartLimits {

@@ -6,7 +6,6 @@ use crate::error::Class;
 use crate::lake::faults::{Fault, Script, commits_of};
 use deltaworks_core::backfill::State;
 use rstest::rstest;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The lake with a store that takes so many commits of the batch table, and then none.
 fn breaking(kit: &Kit, commits: usize) -> Lake {
@@ -109,21 +108,14 @@ async fn one_that_is_given_up_stops_at_its_next_unit() {
     let (kit, rows) = computed().await;
     let backfill = create(&kit, &forced()).await;
     // gives it up while the third unit is being committed
-    let commits = Arc::new(AtomicUsize::new(0));
     let mut script = Script::new();
-    let (seen, is_commit) = (commits.clone(), commits_of("batch/totals"));
-    script.add(
-        Fault::DelayPut(std::time::Duration::from_millis(400)),
-        move |path| is_commit(path) && seen.fetch_add(1, Relaxed) == 2,
-        0,
-        1,
-    );
+    let held = script.add(Fault::HoldPut, commits_of("batch/totals"), 2, 1);
     let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
     let giving_up = async {
-        while commits.load(Relaxed) < 3 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        cancel_on(&kit.lake, backfill.id, "somebody", &clock()).await.unwrap()
+        held.until_fired(1).await;
+        let cancelled = cancel_on(&kit.lake, backfill.id, "somebody", &clock()).await.unwrap();
+        held.let_one_through();
+        cancelled
     };
     let stop = CancellationToken::new();
     let (report, cancelled) = tokio::join!(resume_with(&kit, &slowed, backfill.id, &stop), giving_up);

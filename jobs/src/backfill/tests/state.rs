@@ -4,7 +4,7 @@ use super::*;
 use crate::backfill::state::{Created, New, all, create as create_any, end, find, items};
 use crate::batch::Run;
 use crate::lake::faults::{Fault, Script, commits_of};
-use crate::lake::{Commit, PartitionValues, TableName, encode};
+use crate::lake::{Commit, PartitionValues, TableName, Witness, encode};
 use crate::lake::{FileProfile, file_schema};
 use crate::project::settings::{LakeSettings, Options};
 use arrow::compute::concat_batches;
@@ -20,7 +20,7 @@ fn new(spec: i64) -> New<String> {
 
 fn memory() -> Lake {
     let url = url::Url::parse("memory:///lake").unwrap();
-    Lake::open(&LakeSettings { url, storage: Options::default() }).unwrap()
+    Lake::open(&LakeSettings { url, storage: Options::default(), witness: Witness::default() }).unwrap()
 }
 
 async fn created(lake: &Lake, spec: i64, run: &str) -> Created {

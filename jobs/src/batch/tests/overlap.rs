@@ -15,7 +15,6 @@ use deltaworks_core::windows::Instant;
 use futures::TryStreamExt;
 use futures::future::join_all;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -79,6 +78,41 @@ async fn whatever_becomes_of_a_reply_each_unit_is_published_once() {
 }
 
 #[tokio::test]
+async fn a_pin_that_a_listing_lacks_is_looked_for_again() {
+    let (kit, rows) = landed().await;
+    kit.batch_well().await;
+    let mut script = Script::new();
+    let stale = script.add(Fault::StaleList, |path| path.as_ref().ends_with("ops/pins/_delta_log"), 0, 1);
+    let lagging = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+    let report = kit.batch_on(&lagging, &kit.options()).await;
+    assert!(report.error.is_none(), "{report:?}");
+    assert_eq!((stale.fired(), report.units.changed), (1, 0), "{report:?}");
+    verify(&kit, &rows).await;
+}
+
+/// Another run lands, computes and publishes between two looks of this one: it looks again.
+#[tokio::test]
+async fn units_that_were_computed_from_a_later_version_meanwhile_are_planned_again() {
+    let (kit, mut all) = landed().await;
+    let late = Row { id: "late".into(), offset: 40, at_us: 7, ..all[0].clone() };
+    all.push(late.clone());
+    kit.land(&[late], 100, 5 * DAY_US).await;
+    kit.batch_well().await;
+    let mut script = Script::new();
+    let stale = script.add(Fault::StaleList, |path| path.as_ref().ends_with("raw/events/_delta_log"), 0, 1);
+    let lagging = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+    let report = kit.batch_on(&lagging, &kit.options()).await;
+    assert!(report.error.is_none(), "{report:?}");
+    assert_eq!((stale.fired(), report.units.changed), (1, 0), "{report:?}");
+    verify(&kit, &all).await;
+    let mut script = Script::new();
+    let stale = script.add(Fault::StaleList, |path| path.as_ref().ends_with("raw/events/_delta_log"), 0, 99);
+    let lagging = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
+    let error = kit.batch_on(&lagging, &kit.options()).await.error.unwrap();
+    assert_eq!((error.class, stale.fired() > 1), (Class::Overlap, true), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_unit_that_moved_since_it_was_planned_is_left_alone() {
     let (kit, _) = landed().await;
     let definition = check(&kit.settings).await.unwrap().definitions.remove(0);
@@ -110,19 +144,19 @@ async fn a_run_on_older_rows_never_takes_a_unit_back() {
     let (kit, mut all) = landed().await;
     let slow = kit.options();
     let mut script = Script::new();
-    let delay = Fault::DelayPut(Duration::from_millis(400));
-    let delayed = script.add(delay, commits_of("batch/totals"), 0, 2);
+    let held = script.add(Fault::HoldPut, commits_of("batch/totals"), 0, 1);
     let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
     let late = Row { id: "late".into(), offset: 40, at_us: 7, ..all[0].clone() };
     all.push(late.clone());
     let overtaken = async {
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        held.until_fired(1).await;
         kit.land(&[late], 100, 5 * DAY_US).await;
-        kit.batch_well().await
+        let report = kit.batch_well().await;
+        held.let_one_through();
+        report
     };
     let (older, newer) = tokio::join!(kit.batch_on(&slowed, &slow), overtaken);
     assert!(older.error.is_none() && newer.error.is_none(), "{older:?} {newer:?}");
-    assert!(delayed.fired() > 0);
     kit.batch_well().await;
     let expected = naive::windows(&all, &["6h", "1d"], "UTC", 5 * DAY_US - LATENESS_US, |_| true, |_| true);
     assert_eq!(kit.published("totals").await, expected);
@@ -168,30 +202,28 @@ async fn a_run_gives_up_where_another_is_always_first() {
     let table = kit.lake.open_table(&TableName::new("batch", "totals")).await.unwrap().unwrap();
     let mut entry = ledger_of("totals", &table).unwrap()[&unit];
     let theirs = rows_of(&table, &unit).await;
-    let over = AtomicBool::new(false);
+    // what the run is to commit waits until the rival has come first, each time
+    let mut script = Script::new();
+    let held = script.add(Fault::HoldPut, commits_of("batch/totals"), 0, usize::MAX);
+    let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
     let rival = async {
         let mut publisher = Publisher::open(&kit.lake, &definition, "grain", &Run::new("rival")).await.unwrap();
         let mut rows: &[RecordBatch] = &[];
-        while !over.load(Relaxed) {
+        for times in 1.. {
+            held.until_fired(times).await;
             assert_eq!(publisher.publish(&unit, Some(entry), rows, entry.pin).await.unwrap(), Published::Changed);
             entry = Entry::published(Some(entry), entry.pin, entry.definition);
             rows = if rows.is_empty() { &theirs } else { &[] };
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            held.let_one_through();
         }
     };
-    let mut script = Script::new();
-    // long enough for the rival to come first, each time
-    script.add(Fault::DelayPut(Duration::from_millis(250)), commits_of("batch/totals"), 0, usize::MAX);
-    let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
     let that_day = Interval { from: Some(Instant(DAY_US)), to: Some(Instant(2 * DAY_US)) };
     let granularities = vec![unit.granularity];
     let options = BatchOptions { granularities, interval: that_day, forced: true, ..kit.options() };
-    let overtaken = async {
-        let report = kit.batch_on(&slowed, &options).await;
-        over.store(true, Relaxed);
-        report
+    let report = tokio::select! {
+        report = kit.batch_on(&slowed, &options) => report,
+        () = rival => unreachable!("it goes on for ever"),
     };
-    let (report, ()) = tokio::join!(overtaken, rival);
     let error = report.error.expect("it gives up");
     assert_eq!(error.class, Class::Overlap, "{error}");
     assert!(

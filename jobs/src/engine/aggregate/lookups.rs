@@ -7,7 +7,7 @@ use super::session::Session;
 use super::types::{cast, delta_type};
 use crate::engine::query::engine_error;
 use crate::error::{Class, Error, Stage};
-use crate::lake::{Lake, TableName};
+use crate::lake::{Lake, TableName, Witness};
 use crate::project::FILE;
 use crate::project::diagnostics::Sink;
 use crate::project::settings::{LakeSettings, LookupFile, LookupFormat, Settings};
@@ -174,7 +174,7 @@ async fn read_delta(path: &Path, lake: &LakeSettings, session: &Session) -> Resu
     let failed = |message: String| Error::new(Stage::Query, Class::User, message);
     let url =
         url::Url::from_file_path(root).map_err(|()| failed(format!("`{}` is no absolute path", root.display())))?;
-    let folder = Lake::open(&LakeSettings { url, storage: lake.storage.clone() })?;
+    let folder = Lake::open(&LakeSettings { url, storage: lake.storage.clone(), witness: Witness::default() })?;
     let provider = folder.provider(&name, None, Arc::clone(&session.state)).await?;
     let context = SessionContext::new_with_state(session.state.as_ref().clone());
     let schema = provider.schema();

@@ -1,6 +1,6 @@
 //! Offsets moved on a lake in memory, beside a stream and through a store that loses requests and replies.
 
-use super::{Act, RewindOptions, RewindReport, SkipReport, Target, Targets, plan_on, plan_skip_on, rewind_on, skip_on};
+use super::{Act, Reread, RewindOptions, SkipReport, Target, Targets, plan_on, plan_skip_on, rewind_on, skip_on};
 use crate::error::{Class, Result};
 use crate::fill::kafka::{PassedRange, Ranges, Reading, below_next};
 use crate::kafka::watermarks::Watermarks;
@@ -28,12 +28,12 @@ impl Kit {
         skip_on(lake, &self.settings, self.pipeline(), targets, &self.run_id(), &Self::clock()).await
     }
 
-    async fn rewind_with(&self, lake: &Lake, targets: Targets, dry_run: bool) -> RewindReport {
+    async fn rewind_with(&self, lake: &Lake, targets: Targets, dry_run: bool) -> Reread {
         let (options, stop) = (RewindOptions { run_id: self.run_id(), targets, dry_run }, CancellationToken::new());
         rewind_on(lake, &self.settings, self.pipeline(), &options, &Self::clock(), &stop).await
     }
 
-    async fn rewind(&self, partition: i32, offset: i64) -> RewindReport {
+    async fn rewind(&self, partition: i32, offset: i64) -> Reread {
         let report = self.rewind_with(&self.lake, to(partition, offset), false).await;
         assert!(report.error.is_none(), "{report:?}");
         report
@@ -242,7 +242,7 @@ async fn a_stream_goes_on_behind_a_skip() {
     let (kit, _) = begun().await;
     let mut script = Script::new();
     // the stream's rejects wait, so that the skip comes first
-    let fired = script.add(Fault::DelayPut(Duration::from_millis(3_000)), commits_of("rejects/events"), 0, 1);
+    let held = script.add(Fault::HoldPut, commits_of("rejects/events"), 0, 1);
     let slow = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
     let options = StreamOptions {
         run_id: kit.run_id(),
@@ -256,10 +256,10 @@ async fn a_stream_goes_on_behind_a_skip() {
     let stream = stream_on(&slow, &kit.settings, pipelines, &options, &meters, &clock, &stop, &taps);
     let all = Targets { partitions: None, to: Target::Offset(5) };
     let skip = async {
-        while fired.fired() == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        kit.skip_with(&kit.lake, &all).await.unwrap()
+        held.until_fired(1).await;
+        let skipped = kit.skip_with(&kit.lake, &all).await.unwrap();
+        held.let_one_through();
+        skipped
     };
     let (report, skipped) = tokio::join!(stream, skip);
     assert!(report.error.is_none() && skipped.partitions.len() == PARTITIONS as usize, "{report:?} {skipped:?}");

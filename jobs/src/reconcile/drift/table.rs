@@ -7,9 +7,7 @@
 //! batch never replaces what was seen in a newer one; T3 nothing is retried blind.
 
 use super::rows::{Columns, ending_in};
-use crate::batch::{
-    CHECKPOINT_EVERY, batch_table, conform, live_by_partition, partition_of, primitive, rows_of, same_rows,
-};
+use crate::batch::{batch_table, conform, live_by_partition, partition_of, primitive, rows_of, same_rows};
 use crate::engine::aggregate::Definition;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
@@ -30,8 +28,6 @@ use std::sync::Arc;
 pub(in super::super) struct Drift {
     table: Table,
     live: BTreeMap<PartitionValues, Vec<LiveFile>>,
-    /// Version when it was opened.
-    opened_at: i64,
 }
 
 /// What became of the rows of a unit.
@@ -74,8 +70,8 @@ impl Drift {
     /// As [`Lake::ensure_table`].
     pub(super) async fn open(lake: &Lake, definition: &Definition, grain: &str, columns: &Columns) -> Result<Self> {
         let table = lake.ensure_table(&drift_table(definition, grain, columns)).await?;
-        let (live, opened_at) = (live_by_partition(&table).await?, table.version());
-        Ok(Self { table, live, opened_at })
+        let live = live_by_partition(&table).await?;
+        Ok(Self { table, live })
     }
 
     /// All columns.
@@ -163,12 +159,12 @@ impl Drift {
         Ok(self.table.find_commit(identity).is_some())
     }
 
-    /// Writes a checkpoint if this run came past the version where one is due.
+    /// Writes a checkpoint if one is due.
     ///
     /// # Errors
     /// The store fails; the next run tries again.
     pub async fn end(&self) -> Result<()> {
-        self.table.checkpoint_since(self.opened_at, CHECKPOINT_EVERY).await
+        self.table.checkpoint_if_due().await
     }
 }
 

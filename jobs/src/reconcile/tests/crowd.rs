@@ -8,7 +8,6 @@ use crate::error::Class;
 use crate::lake::faults::{Fault, Script, commits_of, data_files_of};
 use futures::future::join_all;
 use rstest::rstest;
-use std::time::Duration;
 use tokio::sync::OnceCell;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -75,18 +74,17 @@ async fn overtaken(kit: &Kit) {
 async fn one_with_older_snapshots_takes_nothing_back(#[case] table: &'static str) {
     let kit = three_days().await;
     let mut script = Script::new();
-    let delay = Fault::DelayPut(Duration::from_millis(900));
-    let delayed = script.add(delay, data_files_of(table), 0, 1);
+    let held = script.add(Fault::HoldPut, data_files_of(table), 0, 1);
     let slowed = kit.lake.clone().with_store_decorator(|store| script.wrap(store));
     let fast = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        held.until_fired(1).await;
         overtaken(&kit).await;
         kit.reconcile().await;
+        held.let_one_through();
         found(&kit).await
     };
     let (slow, newer) = tokio::join!(kit.reconcile_on(&slowed), fast);
     assert!(slow.error.is_none(), "{slow:?}");
-    assert_eq!(delayed.fired(), 1);
     assert_eq!(found(&kit).await, newer, "{slow:?}");
     kit.reconcile_again("totals").await;
 }
@@ -95,21 +93,28 @@ async fn one_with_older_snapshots_takes_nothing_back(#[case] table: &'static str
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_seen_in_an_older_batch_gives_way_to_what_was_seen_in_a_newer_one() {
     let kit = three_days().await;
-    let slowed = |table: &'static str, ms: u64| {
+    let slowed = |table: &'static str| {
         let mut script = Script::new();
-        let delayed = script.add(Fault::DelayPut(Duration::from_millis(ms)), data_files_of(table), 0, 1);
-        (kit.lake.clone().with_store_decorator(|store| script.wrap(store)), delayed)
+        let held = script.add(Fault::HoldPut, data_files_of(table), 0, 1);
+        (kit.lake.clone().with_store_decorator(|store| script.wrap(store)), held)
     };
-    let ((older, older_delayed), (newer, newer_delayed)) =
-        (slowed("drift/totals", 3_000), slowed("served/totals", 3_000));
+    let ((older, older_held), (newer, newer_held)) = (slowed("drift/totals"), slowed("served/totals"));
+    let older = async {
+        let report = kit.reconcile_on(&older).await;
+        newer_held.let_one_through();
+        report
+    };
     let newer = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        older_held.until_fired(1).await;
         overtaken(&kit).await;
         kit.reconcile_on(&newer).await
     };
-    let (older, newer) = tokio::join!(kit.reconcile_on(&older), newer);
+    let meeting = async {
+        newer_held.until_fired(1).await;
+        older_held.let_one_through();
+    };
+    let (older, newer, ()) = tokio::join!(older, newer, meeting);
     assert!(older.error.is_none() && newer.error.is_none(), "{older:?} {newer:?}");
-    assert_eq!((older_delayed.fired(), newer_delayed.fired()), (1, 1));
     let alone = three_days().await;
     overtaken(&alone).await;
     alone.reconcile().await;

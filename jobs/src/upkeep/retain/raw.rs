@@ -94,7 +94,9 @@ async fn refused(input: &Input, windows: &Windows, first_kept: Date, due: BTreeS
         None => refused.push("nobody knows yet up to where it is complete".to_owned()),
     }
     let goes = |date: Date| date < first_kept && !input.removed.contains(date);
-    refused.extend(windows.not_final(input, goes).await?);
+    if let Ok(last) = first_kept.yesterday() {
+        refused.extend(windows.not_final(input, last, goes).await?);
+    }
     Ok(refused)
 }
 

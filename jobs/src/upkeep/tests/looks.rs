@@ -42,7 +42,7 @@ async fn commits_are_listed_the_newest_first() {
     let raw = kit.raw().await;
     raw.checkpoint().await.unwrap();
     land(&kit, 60, 3, 5).await;
-    raw.clean_log(i64::MAX, i64::MAX).await.unwrap();
+    raw.clean_log(i64::MAX, i64::MAX >> 1, 0).await.unwrap();
     let kept: Vec<i64> = history(&kit.settings, &raw_name(), 100).await.unwrap().iter().map(|l| l.version).collect();
     assert_eq!(kept, [5, 4], "what the log still has");
 }

@@ -1,6 +1,7 @@
 //! Dates that go: which, when, told how, and what others make of it.
 
 use super::{DAY_US, live, raw_name};
+use crate::backfill::{RecomputeOptions, ResumeOptions, create_on, resume_on};
 use crate::error::Class;
 use crate::lake::faults::{Fault, Script, commits_of};
 use crate::lake::{Commit, Lake};
@@ -10,6 +11,7 @@ use crate::upkeep::retain::finality::Windows;
 use crate::upkeep::retain::{Retain, raw};
 use crate::upkeep::{RetainOptions, RetainReport, RetainTable, plan_retain, retain_on};
 use deltaworks_core::progress::AppIds;
+use deltaworks_core::windows::Instant;
 use jiff::civil::{Date, date};
 use rstest::rstest;
 use std::collections::BTreeSet;
@@ -117,6 +119,58 @@ async fn dates_whose_windows_are_final_go() {
     assert_eq!((kit.served("totals").await, kit.published("totals").await), (before, batch));
     assert!(proved(&kit).await >= 5);
     assert!(retained_on(&kit, &kit.lake, &options(3)).await.is_idle(), "nothing is left to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dates_stay_that_an_open_backfill_has_still_to_compute() {
+    let kit = served().await;
+    let clock = crate::clock::Clock::of(|| NOW_MS);
+    let create = RecomputeOptions {
+        run_id: "create".into(),
+        aggregate: "totals".into(),
+        from: Instant(DAY_US),
+        to: Instant(2 * DAY_US),
+        granularities: Vec::new(),
+        forced: true,
+        backwards: false,
+        parallel: 1,
+    };
+    let backfill = create_on(&kit.lake, &kit.settings, &create, &clock).await.unwrap().unwrap();
+    let refused = retained_on(&kit, &kit.lake, &options(3)).await;
+    let named = |size: &str| format!("unit `totals/{size}/1970-01-02` is left of backfill `{}`", backfill.id);
+    assert_eq!(refused.tables[0].refused, [named("6h"), named("1d")]);
+    assert_eq!(refused.error.unwrap().class, Class::InputLost);
+    assert_eq!(dates(&kit).await, names(1..=5));
+    // the day before is what copies of that day are told by
+    assert_eq!(retained_on(&kit, &kit.lake, &options(2)).await.tables[0].refused.len(), 2);
+
+    let (meter, run) = (Arc::default(), ResumeOptions { run_id: "resume".into(), parallel: 1 });
+    let stop = CancellationToken::new();
+    let resumed = resume_on(&kit.lake, &kit.settings, backfill.id, &run, &meter, &clock, &stop).await;
+    assert!(resumed.error.is_none(), "{resumed:?}");
+    kit.reconcile().await;
+    retained(&kit, &options(3)).await;
+    assert_eq!(dates(&kit).await, names(3..=5));
+    proved(&kit).await;
+}
+
+/// The copies of a date's events are told by the day before, whether or not any have landed yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_date_stays_while_the_next_may_still_land() {
+    let kit = served().await;
+    let refused = retained_on(&kit, &kit.lake, &options(6)).await;
+    let named = |size: &str| format!("unit `totals/{size}/1970-01-06` has windows that are not complete");
+    assert_eq!(refused.tables[0].refused, [named("6h"), named("1d")]);
+    assert_eq!(refused.error.unwrap().class, Class::InputLost);
+    let sixth = [row(40, 5 * DAY_US), row(41, 5 * DAY_US + 1)];
+    kit.land(&sixth, 4, 6 * DAY_US + LATENESS_US).await;
+    kit.batch_well().await;
+    kit.reconcile().await;
+    retained(&kit, &options(6)).await;
+    assert_eq!(dates(&kit).await, names(6..=6));
+    let published = kit.published("totals").await;
+    assert!(published.keys().any(|(_, start, _)| *start == 5 * DAY_US), "its windows were computed before");
+    proved(&kit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,7 +171,7 @@ async fn where_the_log_was_cleaned_all_that_it_has_stays_readable() {
     land(&kit, 60, 30, 5).await;
     let raw = kit.raw().await;
     raw.checkpoint().await.unwrap();
-    assert!(raw.clean_log(i64::MAX, i64::MAX).await.unwrap() > 0);
+    assert!(raw.clean_log(i64::MAX, i64::MAX >> 1, 0).await.unwrap() > 0);
     let (at_checkpoint, before) = (raw.version(), rows_of(&kit.lake, None).await);
     compacted(&kit, &kit.lake, &options()).await;
     // a limit from before the log begins; the files that the log has forgotten are orphans by now

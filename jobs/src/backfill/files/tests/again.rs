@@ -1,7 +1,7 @@
 //! Interrupted and resumed, run twice, by two at once, beside a stream, over a store that stumbles.
 
 use super::kit::{Kit, line, lines};
-use crate::backfill::files::files_done;
+use crate::backfill::watched::items_done;
 use crate::error::Class;
 use crate::lake::Lake;
 use crate::lake::faults::{Fault, Script, commits_of};
@@ -33,7 +33,7 @@ async fn tiny_files_share_a_commit_and_a_huge_one_has_several() {
     assert_eq!((report.landed, report.rejected, kit.count().await), (rows as u64, 1, rows));
     // a batch of rows is the least that a part has
     assert!((3..12).contains(&report.commits), "{report:?}");
-    assert_eq!(files_done(&kit.lake, kit.pipeline(), "x").await.unwrap(), 32);
+    assert_eq!(items_done(&kit.lake, &kit.pipeline().name, "x").await.unwrap(), 32);
     kit.prove().await;
     let version = kit.lake.open_table(&crate::land::tables::raw_name(kit.pipeline())).await.unwrap().unwrap().version();
     let again = kit.run("x", &plan).await;

@@ -1,6 +1,7 @@
 //! A project in a temporary folder, files to fill it with, and looks at what came of them.
 
-use crate::backfill::files::{Earlier, FilesPlan, FilesReport, Reading, plan, reading, run};
+use crate::backfill::files::{Earlier, FilesPlan, FilesReport, FilesRun, Reading, plan, reading};
+use crate::batch::meter::Meter;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::lake::{Lake, TableName};
@@ -105,7 +106,9 @@ impl Kit {
     }
 
     pub async fn run_on(&self, lake: &Lake, id: &str, plan: &FilesPlan, stop: &CancellationToken) -> FilesReport {
-        run(lake, &self.settings, self.pipeline(), id, plan, &Clock::of(|| CLOCK_MS), stop).await
+        let (settings, pipeline) = (&self.settings, self.pipeline());
+        let (meter, clock) = (&Meter::default(), &Clock::of(|| CLOCK_MS));
+        FilesRun { lake, settings, pipeline, id, plan, meter, clock, stop }.run().await
     }
 
     /// Freezes what is below `in/` and carries it out.

@@ -2,7 +2,8 @@
 
 use super::formats::parquet;
 use super::kit::{CLOCK_MS, Kit, gzip, lines};
-use crate::backfill::files::{plan, run};
+use crate::backfill::files::{FilesRun, plan};
+use crate::batch::meter::Meter;
 use crate::clock::Clock;
 use crate::error::Class;
 use crate::lake::Lake;
@@ -45,8 +46,12 @@ async fn story(url: &str) {
     assert_eq!(list(&below("day=2/*")).await.unwrap().files, frozen.files[1..]);
     assert_eq!(list(&frozen.files[0].facts.url).await.unwrap().files, frozen.files[..1], "as the listing spells it");
 
-    let (clock, stop) = (Clock::of(|| CLOCK_MS), CancellationToken::new());
-    let fill = async || run(&lake, &kit.settings, &pipeline, "x", &frozen, &clock, &stop).await;
+    let (meter, clock, stop) = (Meter::default(), Clock::of(|| CLOCK_MS), CancellationToken::new());
+    let fill = async || {
+        let (lake, settings, pipeline, plan) = (&lake, &kit.settings, &pipeline, &frozen);
+        let (meter, clock, stop) = (&meter, &clock, &stop);
+        FilesRun { lake, settings, pipeline, id: "x", plan, meter, clock, stop }.run().await
+    };
     files.put(&below("day=2/c.jsonl.gz"), gzip(lines(501..900).as_bytes())).await;
     let report = fill().await;
     assert_eq!(report.error.as_ref().unwrap().class, Class::InputLost, "{report:?}");

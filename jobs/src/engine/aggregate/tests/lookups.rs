@@ -2,7 +2,7 @@
 
 use super::super::Lookups;
 use super::session;
-use crate::lake::{Commit, CommitOutcome, FileProfile, Lake, TableName, TableSpec, encode};
+use crate::lake::{Commit, CommitOutcome, FileProfile, Lake, TableName, TableSpec, Witness, encode};
 use crate::project::Place;
 use crate::project::settings::{LakeSettings, LookupFile, LookupFormat, Options, Settings};
 use arrow::array::{ArrayRef, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray};
@@ -87,7 +87,7 @@ async fn the_fingerprint_is_of_the_content() {
 async fn a_delta_table_is_read_at_its_newest_version() {
     let folder = tempfile::tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path().join("a lake")).unwrap();
-    let lake = Lake::open(&LakeSettings { url, storage: Options::default() }).unwrap();
+    let lake = Lake::open(&LakeSettings { url, storage: Options::default(), witness: Witness::default() }).unwrap();
     let schema =
         Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("name", DataType::Utf8, true)]));
     let name = TableName::new("reference", "sites");
