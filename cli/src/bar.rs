@@ -1,4 +1,4 @@
-//! The live line of a batch run or a fill: units, rows/s, bytes read, and an ETA by bytes, or by units where there are none.
+//! The live line of a batch run, a fill or upkeep: units, rows/s, bytes read, and an ETA by bytes, or by units where there are none.
 //!
 //! On a terminal one bar moves; elsewhere the same figures go out as log fields every ten seconds.
 
@@ -10,8 +10,24 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Shows the meter until `stop`; `noun` is what the units of this job are.
-pub async fn watch(job: &'static str, noun: &'static str, meter: Arc<Meter>, screen: Screen, stop: CancellationToken) {
+/// Shows the meter while `work` goes on; the line is gone before its result is given back. `noun` is what the units of this
+/// job are.
+pub async fn around<T>(
+    job: &'static str,
+    noun: &'static str,
+    meter: &Arc<Meter>,
+    screen: &Screen,
+    work: impl Future<Output = T>,
+) -> T {
+    let done = CancellationToken::new();
+    let watching = tokio::spawn(watch(job, noun, meter.clone(), screen.clone(), done.clone()));
+    let result = work.await;
+    done.cancel();
+    let _ = watching.await;
+    result
+}
+
+async fn watch(job: &'static str, noun: &'static str, meter: Arc<Meter>, screen: Screen, stop: CancellationToken) {
     let bar = screen.bar(job, "{prefix:.bold} {bar:24} {percent:>3}% eta {eta} · {msg}");
     let (mut at, mut rows_before) = (Instant::now(), 0);
     loop {

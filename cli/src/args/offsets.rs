@@ -7,7 +7,7 @@ use deltaworks_core::windows::Instant;
 /// `offsets`
 #[derive(Debug, Subcommand)]
 pub enum Offsets {
-    /// Per partition: in Delta, in the group, low and high watermark, lag
+    /// Per partition: in Delta, in the group, low and high watermark, lag, and what was lost
     Show {
         /// Pipelines [default: all]
         pipelines: Vec<String>,

@@ -24,7 +24,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 const COLUMNS: [&str; 9] = ["id", "kind", "target", "state", "done", "total", "created_at", "ended_at", "resume"];
 
@@ -256,22 +255,15 @@ async fn do_what_is_left(
 ) -> Result<(Ending, Facts)> {
     let id = backfill.id;
     let signals = Signals::listen(Stage::Backfill)?;
-    let (meter, clock, done) = (Arc::new(Meter::default()), Clock::system(), CancellationToken::new());
+    let (meter, clock) = (Arc::new(Meter::default()), Clock::system());
     let noun = match backfill.kind {
         Kind::Recompute => "units",
         Kind::Files => "files",
         Kind::Kafka => "pieces",
-        Kind::Archive => {
-            // dates tell nothing of themselves before they are there
-            done.cancel();
-            "dates"
-        }
+        Kind::Archive => "dates",
     };
-    let watching = tokio::spawn(bar::watch("backfill", noun, meter.clone(), screen.clone(), done.clone()));
-    let mut report = backfill::resume(settings, id, options, &meter, &clock, &signals.stop).await;
-    done.cancel();
-    // the line has to be gone before the result is printed
-    let _ = watching.await;
+    let work = backfill::resume(settings, id, options, &meter, &clock, &signals.stop);
+    let mut report = bar::around("backfill", noun, &meter, screen, work).await;
     let (idle, error) = (report.is_idle(), report.error.take());
     let stopped = signals.class().filter(|_| report.stopped);
     let mut figures = report.json();

@@ -17,7 +17,6 @@ use deltaworks_jobs::{Class, Error, Result, Stage};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Runs the verb.
 pub async fn run(global: &Global, args: &Batch, screen: &Screen, lineage: &Lineage) -> Result<Ending> {
@@ -61,12 +60,8 @@ async fn compute(
     let signals = Signals::listen(Stage::Batch)?;
     let (meter, clock) = (Arc::new(Meter::default()), Clock::system());
     tracing::info!(run_id = %options.run_id, "batch begins; the same command continues after an interruption");
-    let done = CancellationToken::new();
-    let watching = tokio::spawn(bar::watch("batch", "units", meter.clone(), screen.clone(), done.clone()));
-    let mut report = batch::batch(settings, options, &meter, &clock, &signals.stop).await;
-    done.cancel();
-    // the line has to be gone before the result is printed
-    let _ = watching.await;
+    let work = batch::batch(settings, options, &meter, &clock, &signals.stop);
+    let mut report = bar::around("batch", "units", &meter, screen, work).await;
     let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
     let stopped = signals.class().filter(|_| stopped);
     let ending = Ending::job(&options.run_id, &report, stopped, idle && skip_exit_code).and_error(error);
@@ -96,13 +91,9 @@ async fn try_out(
         parallel,
         input_version: args.input_version,
     };
-    let (meter, done) = (Arc::new(Meter::default()), CancellationToken::new());
-    let watching = tokio::spawn(bar::watch("batch", "units", meter.clone(), screen.clone(), done.clone()));
-    let tried = batch::try_out(settings, &options, &meter).await;
-    done.cancel();
-    // the line has to be gone before the rows are printed
-    let _ = watching.await;
-    let Tried { rows, open, valid_through } = tried?;
+    let meter = Arc::new(Meter::default());
+    let work = batch::try_out(settings, &options, &meter);
+    let Tried { rows, open, valid_through } = bar::around("batch", "units", &meter, screen, work).await?;
     output::rows(rows, args.format.unwrap_or(Format::Table), None).await?;
     if !quiet && valid_through.is_none_or(|through| through < to) {
         let through = valid_through.map_or_else(|| "no instant yet".to_owned(), |through| through.to_string());

@@ -52,7 +52,7 @@ pub async fn run(args: &Args, screen: &Screen, lineage: &Lineage) -> Ending {
         Verb::Backfill(verb) => backfill::run(global, verb, screen, lineage).await,
         Verb::Prove(verb) => prove::run(global, verb, lineage).await,
         Verb::Quality(verb) => quality::run(global, verb, lineage).await,
-        Verb::Tables(verb) => tables::run(global, verb, lineage).await,
+        Verb::Tables(verb) => tables::run(global, verb, screen, lineage).await,
         Verb::Upkeep(verb) => upkeep::run(global, verb, lineage).await,
         Verb::Reconcile(verb) => reconcile::run(global, verb, lineage).await,
         Verb::Drift(verb) => drift::run(global, verb).await,

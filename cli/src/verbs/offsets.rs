@@ -15,7 +15,7 @@ use deltaworks_jobs::{Result, Stage};
 use serde_json::json;
 use std::sync::Arc;
 
-const SHOWN: [&str; 8] = ["pipeline", "topic", "partition", "delta", "group", "low", "high", "lag"];
+const SHOWN: [&str; 9] = ["pipeline", "topic", "partition", "delta", "group", "low", "high", "lag", "lost"];
 const PLANNED: [&str; 11] =
     ["partition", "act", "low", "next", "high", "to", "reads", "duplicates", "loses", "first_time", "last_time"];
 

@@ -2,10 +2,13 @@
 
 use super::settings;
 use crate::args::{ArchiveCodec, Global, TablesArchive, TablesForget, TablesRetain};
+use crate::bar;
 use crate::ending::Ending;
 use crate::lineage::Lineage;
+use crate::logging::Screen;
 use crate::output;
 use crate::signals::Signals;
+use deltaworks_jobs::batch::meter::Meter;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lake::Codec;
 use deltaworks_jobs::lineage::{Facts, Job, Kind};
@@ -13,6 +16,7 @@ use deltaworks_jobs::upkeep::{self, ArchiveOptions, ForgetOptions, ForgetReport,
 use deltaworks_jobs::{Result, Stage};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Removes dates that are kept no longer.
 pub async fn retain(global: &Global, args: &TablesRetain, lineage: &Lineage) -> Result<Ending> {
@@ -41,7 +45,7 @@ pub async fn retain(global: &Global, args: &TablesRetain, lineage: &Lineage) -> 
 }
 
 /// Keeps dates elsewhere.
-pub async fn archive(global: &Global, args: &TablesArchive, lineage: &Lineage) -> Result<Ending> {
+pub async fn archive(global: &Global, args: &TablesArchive, screen: &Screen, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let codec = match args.codec {
         ArchiveCodec::Zstd => Codec::Zstd,
@@ -58,7 +62,9 @@ pub async fn archive(global: &Global, args: &TablesArchive, lineage: &Lineage) -
     let job = Job::new(Kind::Archive, &run_id, &settings);
     let job = job.of_pipelines(std::slice::from_ref(&args.table.name)).archiving_to(&args.to);
     let work = async {
-        let mut report = upkeep::archive(&settings, &options, &signals.stop).await;
+        let meter = Arc::new(Meter::default());
+        let work = upkeep::archive(&settings, &options, &meter, &signals.stop);
+        let mut report = bar::around("archive", "dates", &meter, screen, work).await;
         let mut facts = Facts::default();
         for date in &report.dates {
             facts.kept.rows += date.rows;

@@ -2,16 +2,20 @@
 
 use super::{removal, settings};
 use crate::args::{Format, Global, Tables, TablesCheckpoint, TablesCompact, TablesVacuum};
+use crate::bar;
 use crate::ending::Ending;
 use crate::lineage::Lineage;
+use crate::logging::Screen;
 use crate::output;
 use crate::signals::Signals;
+use deltaworks_jobs::batch::meter::Meter;
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lineage::{Facts, Job, Kind};
 use deltaworks_jobs::upkeep::{self, CompactOptions, Described, VacuumOptions};
 use deltaworks_jobs::{Result, Stage};
 use serde::Serialize;
 use serde_json::json;
+use std::sync::Arc;
 
 const COMMITS: [&str; 7] = ["version", "time", "operation", "run_id", "files_added", "files_removed", "rows_added"];
 
@@ -23,11 +27,11 @@ struct Line {
 }
 
 /// Runs the verb.
-pub async fn run(global: &Global, verb: &Tables, lineage: &Lineage) -> Result<Ending> {
+pub async fn run(global: &Global, verb: &Tables, screen: &Screen, lineage: &Lineage) -> Result<Ending> {
     match verb {
-        Tables::Compact(args) => compact(global, args, lineage).await,
+        Tables::Compact(args) => compact(global, args, screen, lineage).await,
         Tables::Retain(args) => removal::retain(global, args, lineage).await,
-        Tables::Archive(args) => removal::archive(global, args, lineage).await,
+        Tables::Archive(args) => removal::archive(global, args, screen, lineage).await,
         Tables::Forget(args) => removal::forget(global, args, lineage).await,
         Tables::Vacuum(args) => vacuum(global, args).await,
         Tables::Checkpoint(args) => checkpoint(global, args).await,
@@ -47,7 +51,7 @@ pub async fn run(global: &Global, verb: &Tables, lineage: &Lineage) -> Result<En
     }
 }
 
-async fn compact(global: &Global, args: &TablesCompact, lineage: &Lineage) -> Result<Ending> {
+async fn compact(global: &Global, args: &TablesCompact, screen: &Screen, lineage: &Lineage) -> Result<Ending> {
     let settings = settings(global)?;
     let options = CompactOptions {
         run_id: deltaworks_jobs::run_id(),
@@ -64,7 +68,9 @@ async fn compact(global: &Global, args: &TablesCompact, lineage: &Lineage) -> Re
     let signals = Signals::listen(Stage::Upkeep)?;
     tracing::info!(run_id = %options.run_id, "compaction begins; the same command continues after an interruption");
     let work = async {
-        let mut report = upkeep::compact(&settings, &options, &signals.stop).await;
+        let meter = Arc::new(Meter::default());
+        let work = upkeep::compact(&settings, &options, &meter, &signals.stop);
+        let mut report = bar::around("compact", "dates", &meter, screen, work).await;
         let (idle, stopped, error) = (report.is_idle(), report.stopped, report.error.take());
         let stopped = signals.class().filter(|_| stopped);
         let skipped = idle && args.skip_exit_code;

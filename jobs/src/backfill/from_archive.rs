@@ -5,6 +5,7 @@
 
 use super::state::{self, Backfill, New};
 use super::watched::{Filled, spec_of, spelled, watched};
+use crate::batch::meter::Meter;
 use crate::batch::{Run, removed_from};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
@@ -86,13 +87,15 @@ pub(super) async fn run(
     settings: &Settings,
     backfill: &Backfill,
     run_id: &str,
+    meter: &Meter,
     clock: &Clock,
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
     let Spec { archive, from, to } = spec_of(backfill)?;
     let pipeline = settings.pipeline(&backfill.target)?.clone();
     let options = RestoreOptions { run_id: run_id.to_owned(), pipeline, from: archive, dates: Dates { from, to } };
-    watched(lake, backfill, run_id, clock, stop, async |stop| restore_on(lake, settings, &options, stop).await).await
+    watched(lake, backfill, run_id, clock, stop, async |stop| restore_on(lake, settings, &options, meter, stop).await)
+        .await
 }
 
 /// Dates of the plan that raw does not keep yet, in their order.

@@ -175,7 +175,7 @@ pub async fn resume_on(
                 ended_as(report.pieces.insert(done))
             }
             Kind::Archive => {
-                let done = from_archive::run(lake, settings, backfill, &options.run_id, clock, stop).await?;
+                let done = from_archive::run(lake, settings, backfill, &options.run_id, meter, clock, stop).await?;
                 ended_as(report.dates.insert(done))
             }
         }

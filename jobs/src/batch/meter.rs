@@ -1,5 +1,5 @@
-//! What a batch run is doing right now, for the live line; or a fill, whose units are files or pieces of a topic. Counters only
-//! grow within a run.
+//! What a batch run is doing right now, for the live line; or a fill, whose units are files or pieces of a topic; or upkeep,
+//! whose units are dates. Counters only grow within a run.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -27,8 +27,10 @@ pub struct PartitionOffsets {
     pub low: i64,
     /// High watermark.
     pub high: i64,
-    /// Messages between `delta` (or the low watermark) and the high watermark.
+    /// Offsets that the topic still has and that are not landed yet.
     pub lag: i64,
+    /// Offsets that the topic no longer has and that were never landed.
+    pub lost: i64,
 }
 
 /// State of one table.
@@ -65,6 +67,7 @@ pub async fn offsets(settings: &Settings, pipeline: &Pipeline) -> Result<Vec<Par
         .map(|partition| {
             let (low, high) = watermarks.low_high(&pipeline.topic, partition)?;
             let delta = progress.partitions.get(&partition).map(|p| p.next.0);
+            let (lag, lost) = behind(delta, low, high);
             Ok(PartitionOffsets {
                 pipeline: pipeline.name.clone(),
                 topic: progress.topic.clone(),
@@ -73,7 +76,8 @@ pub async fn offsets(settings: &Settings, pipeline: &Pipeline) -> Result<Vec<Par
                 group: group.get(&partition).copied(),
                 low,
                 high,
-                lag: (high - delta.unwrap_or(low)).max(0),
+                lag,
+                lost,
             })
         })
         .collect()
@@ -120,9 +124,37 @@ pub async fn status(
     Ok(out)
 }
 
+/// What of a partition has yet to be landed: what the topic still has, and what is gone.
+fn behind(next: Option<i64>, low: i64, high: i64) -> (i64, i64) {
+    let next = next.unwrap_or(low);
+    ((high - next.max(low)).max(0), (low - next).max(0))
+}
+
 async fn progress(lake: &Lake, pipeline: &Pipeline) -> Result<TopicProgress> {
     let table = lake.open_table(&raw_name(pipeline)).await?;
     let none = std::collections::BTreeMap::new();
     let txns = table.as_ref().map_or(&none, |t| t.txns());
     Ok(AppIds::new(&pipeline.name).read(&pipeline.topic, txns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::never_landed(None, 150, 175, (25, 0))]
+    #[case::in_the_middle(Some(160), 150, 175, (15, 0))]
+    #[case::at_the_end(Some(175), 150, 175, (0, 0))]
+    #[case::retention_was_faster(Some(100), 150, 175, (25, 50))]
+    #[case::all_is_gone(Some(100), 175, 175, (0, 75))]
+    #[case::made_anew(Some(100), 0, 7, (0, 0))]
+    fn what_is_lost_is_no_lag(
+        #[case] next: Option<i64>,
+        #[case] low: i64,
+        #[case] high: i64,
+        #[case] want: (i64, i64),
+    ) {
+        assert_eq!(behind(next, low, high), want);
+    }
 }

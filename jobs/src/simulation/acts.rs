@@ -248,7 +248,11 @@ impl Job<'_> {
             sort_by: Vec::new(),
             files_min: 2,
         };
-        ended(compact_on(self.lake, &self.world.settings, &options, &CancellationToken::new()).await.error)
+        ended(
+            compact_on(self.lake, &self.world.settings, &options, &BatchMeter::default(), &CancellationToken::new())
+                .await
+                .error,
+        )
     }
 
     async fn vacuum(&self) -> Result<()> {
@@ -279,7 +283,11 @@ impl Job<'_> {
             to: self.world.archive(),
             codec: Codec::Zstd,
         };
-        ended(archive_on(self.lake, &self.world.settings, &options, &CancellationToken::new()).await.error)
+        ended(
+            archive_on(self.lake, &self.world.settings, &options, &BatchMeter::default(), &CancellationToken::new())
+                .await
+                .error,
+        )
     }
 
     /// Where dates are to be archived, they are just before.
@@ -311,7 +319,11 @@ impl Job<'_> {
             from: self.world.archive(),
             dates: Dates { from: self.days_ago(days + 3), to: self.days_ago(days) },
         };
-        ended(restore_on(self.lake, &self.world.settings, &options, &CancellationToken::new()).await.error)
+        ended(
+            restore_on(self.lake, &self.world.settings, &options, &BatchMeter::default(), &CancellationToken::new())
+                .await
+                .error,
+        )
     }
 
     async fn upkeep(&self) -> Result<()> {

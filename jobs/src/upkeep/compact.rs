@@ -10,6 +10,7 @@
 use super::open::open;
 use super::rewrite::{Manner, Set, Written, rewrite};
 use crate::batch::Run;
+use crate::batch::meter::Meter;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::{Attempts, Commit, CommitOutcome, Lake, LiveFile, PartitionValues, Table, TableName};
@@ -130,9 +131,14 @@ pub async fn plan_compaction_on(lake: &Lake, settings: &Settings, options: &Comp
 }
 
 /// Compacts; the report says how far it got, also if it failed.
-pub async fn compact(settings: &Settings, options: &CompactOptions, stop: &CancellationToken) -> CompactReport {
+pub async fn compact(
+    settings: &Settings,
+    options: &CompactOptions,
+    meter: &Meter,
+    stop: &CancellationToken,
+) -> CompactReport {
     match Lake::open(&settings.lake) {
-        Ok(lake) => compact_on(&lake, settings, options, stop).await,
+        Ok(lake) => compact_on(&lake, settings, options, meter, stop).await,
         Err(error) => CompactReport { error: Some(error), ..CompactReport::default() },
     }
 }
@@ -142,6 +148,7 @@ pub async fn compact_on(
     lake: &Lake,
     settings: &Settings,
     options: &CompactOptions,
+    meter: &Meter,
     stop: &CancellationToken,
 ) -> CompactReport {
     let mut report = CompactReport::default();
@@ -150,7 +157,7 @@ pub async fn compact_on(
         let done = match open_judged(lake, name, options).await {
             Ok(table) => {
                 Compaction { table, options, run: &run, memory_bytes: settings.memory_bytes }
-                    .all_dates(&mut report, stop)
+                    .all_dates(&mut report, meter, stop)
                     .await
             }
             Err(error) => Err(error),
@@ -176,13 +183,18 @@ pub(super) struct Compaction<'a> {
 }
 
 impl Compaction<'_> {
-    async fn all_dates(&mut self, report: &mut CompactReport, stop: &CancellationToken) -> Result<()> {
-        for work in self.plan().await? {
+    async fn all_dates(&mut self, report: &mut CompactReport, meter: &Meter, stop: &CancellationToken) -> Result<()> {
+        let plan = self.plan().await?;
+        Meter::add(&meter.units, plan.len() as u64);
+        for work in plan {
             if stop.is_cancelled() {
                 report.stopped = true;
                 return Ok(());
             }
-            report.dates.extend(self.date(work).await?);
+            let done = self.date(work).await?;
+            Meter::add(&meter.rows, done.iter().map(|date| date.plan.rows).sum());
+            Meter::add(&meter.units_done, 1);
+            report.dates.extend(done);
         }
         Ok(())
     }

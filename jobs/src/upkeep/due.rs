@@ -10,6 +10,7 @@ use super::checkpoint::{CheckpointDone, checkpoints_on};
 use super::compact::{CompactOptions, CompactReport, CompactedDate, DatePlan, compact_on, plan_compaction_on};
 use super::retain::{RetainOptions, RetainTable, plan_retain_on, retain_on};
 use super::vacuum::{VacuumOptions, VacuumTable, plan_vacuum_on, vacuum_on};
+use crate::batch::meter::Meter;
 use crate::error::{Class, Error, Result, Stage};
 use crate::lake::{Lake, TableName};
 use crate::land::tables::{raw_name, rejects_name};
@@ -279,7 +280,8 @@ impl Upkeep<'_> {
     }
 
     async fn compact_one(&self, name: &TableName, report: &mut UpkeepReport, stop: &CancellationToken) {
-        let CompactReport { dates, error, .. } = compact_on(self.lake, self.settings, &self.compact(name), stop).await;
+        let CompactReport { dates, error, .. } =
+            compact_on(self.lake, self.settings, &self.compact(name), &Meter::default(), stop).await;
         report.compact.extend(dates);
         if let Some(error) = error {
             report.not_done(Step::Compact, name, &error);

@@ -19,6 +19,7 @@ pub use manifest::{ArchivedColumn, ArchivedFile, Manifest};
 pub use restore::{RestoreOptions, RestoreReport, RestoredDate, restore_on};
 
 use super::open::open;
+use crate::batch::meter::Meter;
 use crate::batch::{Input, conform};
 use crate::checksum::{RowSum, total};
 use crate::error::{Class, Error, Result, Stage};
@@ -122,9 +123,14 @@ pub async fn plan_archive(settings: &Settings, options: &ArchiveOptions) -> Resu
 }
 
 /// Archives; the report says how far it got, also if it failed. Run again, it goes on with the next date.
-pub async fn archive(settings: &Settings, options: &ArchiveOptions, stop: &CancellationToken) -> ArchiveReport {
+pub async fn archive(
+    settings: &Settings,
+    options: &ArchiveOptions,
+    meter: &Meter,
+    stop: &CancellationToken,
+) -> ArchiveReport {
     match Lake::open(&settings.lake) {
-        Ok(lake) => archive_on(&lake, settings, options, stop).await,
+        Ok(lake) => archive_on(&lake, settings, options, meter, stop).await,
         Err(error) => ArchiveReport { error: Some(error), ..ArchiveReport::default() },
     }
 }
@@ -134,18 +140,21 @@ pub async fn archive_on(
     lake: &Lake,
     settings: &Settings,
     options: &ArchiveOptions,
+    meter: &Meter,
     stop: &CancellationToken,
 ) -> ArchiveReport {
     let mut report = ArchiveReport::default();
     let done = async {
         let archive = Archive::open(lake, settings, options).await?;
         report.already = archive.already;
+        Meter::add(&meter.units, archive.lacking.len() as u64);
         for (date, entry) in &archive.lacking {
             if stop.is_cancelled() {
                 report.stopped = true;
                 break;
             }
-            report.dates.push(archive.date(*date, *entry).await?);
+            report.dates.push(archive.date(*date, *entry, meter).await?);
+            Meter::add(&meter.units_done, 1);
         }
         Ok::<(), Error>(())
     };
@@ -218,12 +227,12 @@ impl Archive {
     }
 
     /// Archives one date.
-    async fn date(&self, date: Date, entry: DateEntry) -> Result<ArchivedDate> {
+    async fn date(&self, date: Date, entry: DateEntry, meter: &Meter) -> Result<ArchivedDate> {
         Manifest::clear(&self.folder, date).await?;
         let raw = &self.input.raw;
         let (table, id) = (raw.name().to_string(), raw.id().to_owned());
         let mut manifest = Manifest::new(table, id, raw.version(), date, raw.schema());
-        self.write(&mut manifest).await?;
+        self.write(&mut manifest, meter).await?;
         if manifest.entry() != entry {
             let message = format!(
                 "table `{}` has {} rows of {date} with checksum {}, and its commits told of {} with {}",
@@ -250,7 +259,7 @@ impl Archive {
     }
 
     /// Writes the files of a date.
-    async fn write(&self, manifest: &mut Manifest) -> Result<()> {
+    async fn write(&self, manifest: &mut Manifest, meter: &Meter) -> Result<()> {
         let whole = self.input.raw.schema().clone();
         let fields = whole.fields().iter().filter(|field| field.name() != "event_date").cloned();
         let of_file: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -262,6 +271,7 @@ impl Archive {
             while let Some(batch) = batches.next().await.transpose()? {
                 let batch = conform(&batch, &file.partition_values, &whole)?;
                 sum.merge(total(&batch, &[])?);
+                Meter::add(&meter.rows, batch.num_rows() as u64);
                 let batch = conform(&batch, &file.partition_values, &of_file)?;
                 let filled = push(encoder.take(), &profile, batch).await?;
                 if filled.memory_bytes() >= self.file_bytes_max {

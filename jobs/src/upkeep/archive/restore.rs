@@ -10,6 +10,7 @@
 use super::manifest::Manifest;
 use super::rows::{bytes_of, rows_of, verify};
 use crate::batch::Input;
+use crate::batch::meter::Meter;
 use crate::error::{Class, Error, Result, Stage};
 use crate::fill::{Filler, Part, Progress};
 use crate::lake::{Folder, Lake, Table, ledger};
@@ -67,10 +68,11 @@ pub async fn restore_on(
     lake: &Lake,
     settings: &Settings,
     options: &RestoreOptions,
+    meter: &Meter,
     stop: &CancellationToken,
 ) -> RestoreReport {
     let mut report = RestoreReport::default();
-    if let Err(error) = all_dates(lake, settings, options, &mut report, stop).await {
+    if let Err(error) = all_dates(lake, settings, options, &mut report, meter, stop).await {
         let class = if report.dates.is_empty() || error.class != Class::Outside { error.class } else { Class::Partly };
         report.error = Some(Error { class, ..error });
     }
@@ -82,6 +84,7 @@ async fn all_dates(
     settings: &Settings,
     options: &RestoreOptions,
     report: &mut RestoreReport,
+    meter: &Meter,
     stop: &CancellationToken,
 ) -> Result<()> {
     let archive = Folder::open(&options.from, &settings.lake.storage)?;
@@ -95,6 +98,8 @@ async fn all_dates(
     let day_before = options.dates.from.yesterday().ok();
     let empty: Vec<Date> = day_before.into_iter().chain(options.dates.iter()).filter(is_empty).collect();
     count_empty(&empty, &mut filler, &options.pipeline).await?;
+    let is_gone = |date: &Date| input.removed.contains(*date) && !is_empty(date);
+    Meter::add(&meter.units, options.dates.iter().filter(is_gone).count() as u64);
     for date in options.dates.iter() {
         if stop.is_cancelled() {
             report.stopped = true;
@@ -116,7 +121,8 @@ async fn all_dates(
             return Err(user(message).hint("its rows have the places of a table that was dropped"));
         }
         verify(&archive, &manifest, input.raw.schema()).await?;
-        report.dates.push(one_date(&archive, &manifest, &mut filler, &options.pipeline).await?);
+        report.dates.push(one_date(&archive, &manifest, &mut filler, &options.pipeline, meter).await?);
+        Meter::add(&meter.units_done, 1);
     }
     filler.end().await;
     Ok(())
@@ -141,6 +147,7 @@ async fn one_date(
     manifest: &Manifest,
     filler: &mut Filler,
     pipeline: &Pipeline,
+    meter: &Meter,
 ) -> Result<RestoredDate> {
     let (date, app_id) = (manifest.date, AppIds::new(&pipeline.name).restored(manifest.date));
     let times = filler.raw().txns().get(&app_id).copied().unwrap_or(0);
@@ -162,6 +169,7 @@ async fn one_date(
         }
         done.rows += added.landed;
         done.already += added.already;
+        Meter::add(&meter.rows, added.landed + added.already);
     }
     Ok(done)
 }

@@ -2,6 +2,7 @@
 
 use super::retain::{TOTALS, day, options as retain_options, proved, retained, retained_on, row, served};
 use super::{DAY_US, live, raw_name};
+use crate::batch::meter::Meter;
 use crate::batch::{conform, primitive, texts};
 use crate::error::Class;
 use crate::fill::{Filler, Part};
@@ -32,8 +33,14 @@ fn options(kit: &Kit, before: i8, codec: Codec) -> ArchiveOptions {
 }
 
 async fn archived(kit: &Kit, before: i8) -> ArchiveReport {
-    let report =
-        archive_on(&kit.lake, &kit.settings, &options(kit, before, Codec::Zstd), &CancellationToken::new()).await;
+    let report = archive_on(
+        &kit.lake,
+        &kit.settings,
+        &options(kit, before, Codec::Zstd),
+        &Meter::default(),
+        &CancellationToken::new(),
+    )
+    .await;
     assert!(report.error.is_none(), "{report:?}");
     report
 }
@@ -49,7 +56,7 @@ async fn restored_on(kit: &Kit, lake: &Lake) -> RestoreReport {
         from: url(kit),
         dates: Dates { from: day(1), to: day(4) },
     };
-    restore_on(lake, &kit.settings, &options, &CancellationToken::new()).await
+    restore_on(lake, &kit.settings, &options, &Meter::default(), &CancellationToken::new()).await
 }
 
 fn manifest(kit: &Kit, date: i8) -> Manifest {
@@ -84,7 +91,7 @@ async fn dates_are_archived_once_and_as_they_are(#[case] codec: Codec) {
     let planned = plan_archive(&kit.settings, &options(&kit, 3, codec)).await.unwrap();
     assert!(!folder(&kit).join("event_date=1970-01-01").exists(), "a plan writes nothing");
     let wanted = options(&kit, 3, codec);
-    let report = archive_on(&kit.lake, &kit.settings, &wanted, &CancellationToken::new()).await;
+    let report = archive_on(&kit.lake, &kit.settings, &wanted, &Meter::default(), &CancellationToken::new()).await;
     let found: Vec<_> = report.dates.iter().map(|d| (d.date, d.rows, d.checksum.clone())).collect();
     assert_eq!(found, planned.iter().map(|d| (d.date, d.rows, d.checksum.clone())).collect::<Vec<_>>());
     assert_eq!(found.iter().map(|(date, rows, _)| (*date, *rows)).collect::<Vec<_>>(), [(day(1), 6), (day(2), 6)]);
@@ -96,11 +103,11 @@ async fn dates_are_archived_once_and_as_they_are(#[case] codec: Codec) {
         (manifest.files[0].bytes, &manifest.files[0].sha256),
         (bytes.len() as u64, &super::super::archive::sha256(&bytes))
     );
-    let again = archive_on(&kit.lake, &kit.settings, &wanted, &CancellationToken::new()).await;
+    let again = archive_on(&kit.lake, &kit.settings, &wanted, &Meter::default(), &CancellationToken::new()).await;
     assert!(again.is_idle() && again.already == 2, "{again:?}");
     // a row that comes later makes its date another one
     kit.land(&[row(30, 5)], 4, 5 * DAY_US + LATENESS_US).await;
-    let again = archive_on(&kit.lake, &kit.settings, &wanted, &CancellationToken::new()).await;
+    let again = archive_on(&kit.lake, &kit.settings, &wanted, &Meter::default(), &CancellationToken::new()).await;
     assert_eq!(again.dates.iter().map(|d| (d.date, d.rows)).collect::<Vec<_>>(), [(day(1), 7)]);
     let files = std::fs::read_dir(folder(&kit).join("event_date=1970-01-01")).unwrap().count();
     assert_eq!(files, 1 + 1, "what it was before is gone");
@@ -273,7 +280,7 @@ async fn an_archive_lies_outside_the_lake_and_is_of_raw() {
         ArchiveOptions { table: TableName::new("batch", "totals"), ..options(&kit, 3, Codec::Zstd) },
     ];
     for wrong in wrong {
-        let report = archive_on(&kit.lake, &kit.settings, &wrong, &CancellationToken::new()).await;
+        let report = archive_on(&kit.lake, &kit.settings, &wrong, &Meter::default(), &CancellationToken::new()).await;
         assert_eq!(report.error.map(|e| e.class), Some(Class::User), "{wrong:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! What compaction changes, and what it must not.
 
 use super::{DAY_US, compacted, land, live, options, raw_name, rewrites, rows_of};
+use crate::batch::meter::Meter;
 use crate::batch::tests::guards::TOTALS;
 use crate::batch::tests::kit::{Kit, Row, committed};
 use crate::error::Class;
@@ -124,7 +125,7 @@ async fn the_memory_bounds_the_files() {
 
 async fn refused(kit: &Kit, options: &CompactOptions, class: Class, message: &str) {
     let before = live(&kit.lake).await;
-    let report = compact_on(&kit.lake, &kit.settings, options, &CancellationToken::new()).await;
+    let report = compact_on(&kit.lake, &kit.settings, options, &Meter::default(), &CancellationToken::new()).await;
     let error = report.error.expect("it is refused");
     assert_eq!(error.class, class, "{error}");
     assert!(error.message.contains(message), "{error}");

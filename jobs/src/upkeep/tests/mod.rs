@@ -10,6 +10,7 @@ mod retain;
 mod vacuum;
 
 use super::{CompactOptions, CompactReport, compact_on};
+use crate::batch::meter::Meter;
 use crate::batch::tests::kit::{Kit, Row};
 use crate::checksum::{RowSum, total};
 use crate::lake::{Lake, LiveFile, Table, TableName, file_schema};
@@ -38,7 +39,7 @@ fn options() -> CompactOptions {
 }
 
 async fn compacted(kit: &Kit, lake: &Lake, options: &CompactOptions) -> CompactReport {
-    let report = compact_on(lake, &kit.settings, options, &CancellationToken::new()).await;
+    let report = compact_on(lake, &kit.settings, options, &Meter::default(), &CancellationToken::new()).await;
     assert!(report.error.is_none() && !report.stopped, "{report:?}");
     report
 }

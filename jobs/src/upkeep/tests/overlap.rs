@@ -2,6 +2,7 @@
 
 use super::{compacted, land, live, options, rewrites, rows_of};
 use crate::batch::Run;
+use crate::batch::meter::Meter;
 use crate::batch::tests::guards::TOTALS;
 use crate::batch::tests::kit::{Kit, committed};
 use crate::error::Class;
@@ -99,9 +100,10 @@ async fn two_compactions_at_once_and_a_stream() {
         }
     };
     let before = rows_of(&kit.lake, None).await;
+    let meter = Meter::default();
     let (a, b, ()) = tokio::join!(
-        compact_on(&kit.lake, &kit.settings, &one, &stop),
-        compact_on(&kit.lake, &kit.settings, &two, &stop),
+        compact_on(&kit.lake, &kit.settings, &one, &meter, &stop),
+        compact_on(&kit.lake, &kit.settings, &two, &meter, &stop),
         landing
     );
     assert!(a.error.is_none() && b.error.is_none(), "{a:?} {b:?}");
@@ -143,7 +145,7 @@ async fn a_store_that_stays_away_ends_the_run_partly() {
     let mut script = Script::new();
     let count = script.add(Fault::FailRead, |path| path.as_ref().contains("event_date=1970-01-03"), 0, usize::MAX);
     let faulty = Lake::open(&kit.settings.lake).unwrap().with_store_decorator(|store| script.wrap(store));
-    let report = compact_on(&faulty, &kit.settings, &options(), &CancellationToken::new()).await;
+    let report = compact_on(&faulty, &kit.settings, &options(), &Meter::default(), &CancellationToken::new()).await;
     assert!(count.fired() > 0);
     assert_eq!((report.dates.len(), report.error.map(|e| e.class)), (2, Some(Class::Partly)));
     assert_eq!(rows_of(&kit.lake, None).await, before);
@@ -172,6 +174,6 @@ async fn a_run_that_is_told_to_stop_does_so_between_dates() {
     land(&kit, 0, 60, 5).await;
     let stop = CancellationToken::new();
     stop.cancel();
-    let report = compact_on(&kit.lake, &kit.settings, &options(), &stop).await;
+    let report = compact_on(&kit.lake, &kit.settings, &options(), &Meter::default(), &stop).await;
     assert!(report.stopped && report.dates.is_empty() && report.error.is_none());
 }
