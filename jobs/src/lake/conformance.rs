@@ -1,8 +1,9 @@
 //! What every store must do for the lake: one suite, run against memory, a local folder and, in the
 //! end-to-end tests, S3.
 
+use super::commit::{Commit, Outcome};
 use super::faults::{Fault, Script, commits_of, data_files_of};
-use super::table::{Commit, Outcome, Table};
+use super::table::Table;
 use super::{EncodedFile, Fit, Lake, PartitionValues, TableName, TableSpec, Witness, file, ledger, schema};
 use crate::Class;
 use crate::project::settings::{LakeSettings, Options};

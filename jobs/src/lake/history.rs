@@ -1,8 +1,9 @@
 //! What commits did, as far as the log still has them.
 
 use super::actions::Line;
+use super::live::LiveFile;
 use super::log::Entry;
-use super::table::{LiveFile, Table};
+use super::table::Table;
 use crate::Result;
 use deltaworks_core::commit_info;
 use deltaworks_core::upkeep::LastCheckpoint;
@@ -37,7 +38,51 @@ pub struct Changes {
     pub removed: BTreeSet<String>,
 }
 
+/// What one commit says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitHead {
+    /// Version.
+    pub version: i64,
+    /// When it was committed, by the writer's clock, ms.
+    pub timestamp_ms: Option<i64>,
+    /// Delta's operation.
+    pub operation: Option<String>,
+    /// The value of `deltaworks`, if the commit is one of ours.
+    pub info: Option<Value>,
+}
+
 impl Table {
+    /// The first commit that the log still has; its own version if it has none but checkpoints.
+    ///
+    /// # Errors
+    /// The log cannot be listed.
+    pub async fn first_commit(&self) -> Result<i64> {
+        let first = self.log.list(0).await?.into_iter().find(|(entry, _)| matches!(entry, Entry::Commit(_)));
+        Ok(first.map_or(self.version(), |(entry, _)| entry.version()))
+    }
+
+    /// What the commits `from..=to` say about themselves, in order.
+    ///
+    /// # Errors
+    /// A commit is not there (any more), or cannot be read.
+    pub async fn commit_heads(&self, from: i64, to: i64) -> Result<Vec<CommitHead>> {
+        let versions: Vec<i64> = (from..=to).collect();
+        let mut heads: Vec<CommitHead> = versions
+            .iter()
+            .map(|v| CommitHead { version: *v, timestamp_ms: None, operation: None, info: None })
+            .collect();
+        let take = |version: i64, line: Line| {
+            let head = usize::try_from(version - from).ok().and_then(|i| heads.get_mut(i));
+            if let (Some(mut info), Some(head)) = (line.commit_info, head) {
+                head.timestamp_ms = info.get("timestamp").and_then(Value::as_i64);
+                head.operation = info.get("operation").and_then(Value::as_str).map(str::to_owned);
+                head.info = info.remove(commit_info::KEY);
+            }
+        };
+        self.log.replay_commits(&versions, take).await?;
+        Ok(heads)
+    }
+
     /// What the last `limit` commits up to this version did, the newest first; fewer where the log was cleaned.
     ///
     /// # Errors

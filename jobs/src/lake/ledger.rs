@@ -12,9 +12,10 @@
 //! Invariants: B1 the rows of a raw version are there once iff it is at or below `copied`;
 //! B2 landed + rejected + skipped + gaps = to_offset − from_offset in every partition row of a landing.
 
+use super::commit::{Commit, Outcome};
 use super::file::{FileProfile, encode, file_schema};
-use super::table::{Commit, CommitHead, Outcome, Table};
-use super::{Lake, PartitionValues, TableName, TableSpec, lake_error};
+use super::table::Table;
+use super::{CommitHead, Lake, PartitionValues, TableName, TableSpec, lake_error};
 use crate::{Class, Error, Result};
 use arrow::array::{
     Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,

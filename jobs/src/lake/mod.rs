@@ -1,8 +1,8 @@
 //! The lake edge: the only user of deltalake and object_store.
 //!
 //! ```text
-//! store (URL ─> object store) ─> log (segments, replay) ─> table (snapshot, compare-and-set)
-//!                                 actions (the log's lines)   │
+//! store (URL ─> object store) ─> log (segments, replay) ─> table (snapshot) ─> commit (compare-and-set)
+//!                                 actions (the log's lines)   │   live (its files)
 //! schema (judgement) ─> file (Parquet) ─> stats ──────────────┘    history · needed · upkeep · ledger · check · faults
 //! witness (what was opened and committed)
 //! files (what lies beside the tables, to be read as it is) · folder (archives)
@@ -15,6 +15,7 @@
 mod actions;
 mod attempts;
 pub mod check;
+mod commit;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod conformance;
@@ -24,24 +25,27 @@ pub mod files;
 mod folder;
 mod history;
 pub mod ledger;
+mod live;
 mod log;
 mod needed;
 mod reader;
 pub mod schema;
 mod stats;
 mod store;
-pub mod table;
+mod table;
 mod upkeep;
 mod witness;
 
 pub use actions::PartitionValues;
 pub use attempts::Attempts;
+pub use commit::{Commit, Outcome as CommitOutcome};
 pub use file::{AddedFile, Codec, EncodedFile, FileEncoder, FileProfile, FileSink, encode, file_schema};
 pub use folder::Folder;
-pub use history::{Changes, CommitFacts};
+pub use history::{Changes, CommitFacts, CommitHead};
+pub use live::LiveFile;
 pub use needed::{Needed, StoredFile};
 pub use schema::Fit;
-pub use table::{Commit, CommitHead, LiveFile, Outcome as CommitOutcome, Table};
+pub use table::Table;
 #[cfg(test)]
 pub(crate) use witness::Attempt;
 pub use witness::{Offsets, Touched, Witness, Written};
@@ -50,6 +54,7 @@ use crate::project::settings::LakeSettings;
 use crate::{Class, Error, Result, Stage};
 use actions::{Format, Line, Metadata, Protocol};
 use arrow::datatypes::SchemaRef;
+use commit::Put;
 use deltalake::DeltaTableBuilder;
 use deltalake::datafusion::catalog::TableProvider;
 use deltalake::datafusion::execution::SessionState;
@@ -58,7 +63,6 @@ use log::LogRoot;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use table::Put;
 
 /// Layers that tables live in.
 const LAYERS: [&str; 7] = ["raw", "rejects", "speed", "batch", "served", "drift", "ops"];
@@ -260,13 +264,13 @@ impl Lake {
             created_time: Some(now_ms),
         };
         let lines = [
-            table::commit_info_line(now_ms, "CREATE TABLE", true, serde_json::Value::Null),
+            commit::commit_info_line(now_ms, "CREATE TABLE", true, serde_json::Value::Null),
             Line { protocol: Some(Protocol { min_reader_version: 1, min_writer_version: 2 }), ..Line::default() },
             Line { meta_data: Some(metadata), ..Line::default() },
         ];
         let body =
-            table::body(&lines).map_err(|e| log.error(Class::Internal, "cannot write its first commit").because(e))?;
-        Ok(table::put_new(log.store.as_ref(), &log, 0, body).await)
+            commit::body(&lines).map_err(|e| log.error(Class::Internal, "cannot write its first commit").because(e))?;
+        Ok(commit::put_new(log.store.as_ref(), &log, 0, body).await)
     }
 
     /// The tables of the lake, by name.

@@ -2,7 +2,8 @@
 //! where values are large.
 
 use super::file::FileSink;
-use super::table::{LiveFile, Table};
+use super::live::LiveFile;
+use super::table::Table;
 use crate::{Class, Result};
 use arrow::array::RecordBatch;
 use bytes::Bytes;

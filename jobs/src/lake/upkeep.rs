@@ -3,8 +3,9 @@
 //! Invariants: U1 clean-up leaves a log from which every version at or after its checkpoint can be
 //! read; U2 it never passes `keep_from`, so the ledger has copied what goes away.
 
+use super::live::LiveFile;
 use super::log::Entry;
-use super::table::{LiveFile, Table};
+use super::table::Table;
 use super::{Lake, TableName, store};
 use crate::{Class, Result};
 use deltalake::logstore::object_store::{ObjectMeta, ObjectStore as _, path::Path};
