@@ -7,22 +7,21 @@
 //! Invariants: C1 rejects commit before raw, and raw's `next` alone says where to begin; C2 a flush
 //! whose tallies do not balance is never committed; C3 nothing is retried blind.
 
+use super::flush::{Flush, claims, nexts, told};
 use super::meter::Meter;
 use super::options::StreamOptions;
 use super::patience::Patience;
 use super::rejects::{RejectsTable, RejectsVerdict};
 use super::tap::{self, Tap};
 use super::worker::{FlushPart, PartitionFlush};
-use crate::checksum::{self, RowSum};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::{AddedFile, Commit, CommitOutcome, EncodedFile, Lake, PartitionValues, Table, ledger};
 use crate::project::settings::{Pipeline, RejectsLimit};
 use arrow::array::RecordBatch;
-use deltaworks_core::commit_info::{Identity, PartitionEntry, RawCommit};
+use deltaworks_core::commit_info::{Identity, RawCommit};
 use deltaworks_core::commit_plan::{Claim, Verdict, judge};
-use deltaworks_core::place::OffsetRange;
 use deltaworks_core::progress::{AppIds, TopicProgress};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,16 +103,6 @@ pub struct Committer {
     pub tap: Option<Arc<dyn Tap>>,
     /// Up to which version the ledger has raw's commits, or had not less when this run began to land.
     pub copied: Option<i64>,
-}
-
-/// A flush, put together from the workers' parts.
-struct Flush {
-    sequence: u64,
-    files: Vec<(PartitionValues, EncodedFile)>,
-    rejects: Vec<RecordBatch>,
-    partitions: BTreeMap<i32, PartitionFlush>,
-    dates: BTreeMap<i32, RowSum>,
-    tapped: Option<Vec<RecordBatch>>,
 }
 
 enum Landed {
@@ -217,7 +206,8 @@ impl Committer {
             }
         }
         faults::point("after_rejects_commit");
-        let info = self.info(identity, &self.progress(&raw).topic, &flush.partitions, &flush.dates);
+        let topic = self.progress(&raw).topic;
+        let info = told(identity, &self.pipeline.name, topic, &flush.partitions, &flush.dates);
         let landed = self.commit_raw(&mut raw, adds, &claims, &flush.partitions, &info).await?;
         faults::point("after_raw_commit");
         Ok(landed)
@@ -380,57 +370,8 @@ impl Committer {
         )))
     }
 
-    fn info(
-        &self,
-        identity: Identity,
-        topic: &str,
-        partitions: &BTreeMap<i32, PartitionFlush>,
-        dates: &BTreeMap<i32, RowSum>,
-    ) -> RawCommit {
-        let entry = |(partition, f): (&i32, &PartitionFlush)| PartitionEntry {
-            partition: *partition,
-            tally: f.tally.clone(),
-            frontier_ms: f.progress.frontier_ms,
-            reached_ms: f.progress.reached_ms,
-            seen_ms: f.progress.seen_ms,
-        };
-        RawCommit {
-            identity,
-            pipeline: self.pipeline.name.clone(),
-            topic: topic.to_owned(),
-            partitions: partitions.iter().map(entry).collect(),
-            dates: checksum::entries(dates),
-        }
-    }
-
     fn error(&self, class: Class, message: String) -> Error {
         Error::new(Stage::Land, class, format!("pipeline `{}`: {message}", self.pipeline.name))
-    }
-}
-
-impl Flush {
-    fn of(parts: Vec<FlushPart>) -> Self {
-        let mut whole = Self {
-            sequence: parts.first().map_or(0, |p| p.sequence),
-            files: Vec::new(),
-            rejects: Vec::new(),
-            partitions: BTreeMap::new(),
-            dates: BTreeMap::new(),
-            tapped: Some(Vec::new()),
-        };
-        for part in parts {
-            whole.tapped = whole.tapped.zip(part.tapped).map(|(mut rows, more)| {
-                rows.extend(more);
-                rows
-            });
-            whole.files.extend(part.files);
-            whole.rejects.extend(part.rejects.into_iter().filter(|b| b.num_rows() > 0));
-            whole.partitions.extend(part.partitions);
-            for (date, sum) in part.dates {
-                whole.dates.entry(date).or_default().merge(sum);
-            }
-        }
-        whole
     }
 }
 
@@ -440,13 +381,4 @@ fn already_there(raw: &Table, identity: &Identity) -> Landed {
         Some(version) => Landed::At(Some(version)),
         None => Landed::ByOther(raw.version()),
     }
-}
-
-fn nexts(partitions: &BTreeMap<i32, PartitionFlush>) -> Vec<(i32, i64)> {
-    partitions.iter().map(|(p, f)| (*p, f.progress.next.0)).collect()
-}
-
-fn claims(partitions: &BTreeMap<i32, PartitionFlush>) -> Vec<Claim> {
-    let range = |f: &PartitionFlush| OffsetRange { from: f.tally.from, to: f.tally.to };
-    partitions.iter().map(|(partition, f)| Claim { partition: *partition, range: range(f) }).collect()
 }

@@ -32,6 +32,7 @@ mod repeat;
 pub(crate) mod rows;
 
 mod committer;
+mod flush;
 
 mod rejects;
 
