@@ -62,7 +62,7 @@ fn backfill() {
     let words: Vec<&str> = commands[0].split(' ').skip(1).collect();
 
     // killed once it has mended some units and not all
-    let running = world.start(&words);
+    let running = world.start_slowed("before_batch_commit=sleep(200)", &words);
     eventually("some units are mended", || shown(&world)["done"].as_u64() > Some(0));
     assert!(running.kill9(), "the fault fired");
     let open = shown(&world);

@@ -60,7 +60,8 @@ fn files() {
     let create = ["backfill", "create", "camera_events", "--from", "files", "--path", &pattern];
     let planned = run(&world, &[&create[..], &["--dry-run"]].concat(), 0);
     assert_eq!(planned["files"].as_array().unwrap().len(), 8, "{planned}");
-    let running = world.start(&create);
+    // slow enough to be met in its middle
+    let running = world.start_slowed("after_fill_commit=sleep(300)", &create);
     eventually("some rows have come", || filled(&world) > 0);
     assert!(running.kill9(), "the fault fired");
     let rows = (FILES * ROWS).unsigned_abs();
