@@ -38,7 +38,7 @@ fn comes_back(point: &str, seed: u64, in_the_middle: impl Fn(&Path) -> bool) {
     let project = Project::with(&broker, &Knobs { commit: "{every: 5s, rows: 30}", ..Knobs::default() });
     let mut feed = Feed::new();
     feed.send(&broker, PARTITIONS, &Event::mix(&mut Rng(seed), 100, 40));
-    let zombie = project.start_faulty(&format!("{point}=1*sleep(3000)->off"), &CATCH_UP);
+    let zombie = project.start_faulty(&format!("{point}=1*sleep(6000)->off"), &CATCH_UP);
     let lake = project.path().join("lake");
     wait_until("the first flush to be under way", || in_the_middle(&lake));
     zombie.signal("STOP");
@@ -72,7 +72,7 @@ fn a_zombie_rejects_nothing_that_was_landed_meanwhile() {
     let high = |rng: &mut Rng| Event::of(Values { value: 5_000, ..Event::good(rng, 3).row.unwrap() });
     let events: Vec<Event> = (0..60).map(|_| high(&mut rng)).collect();
     feed.send(&broker, PARTITIONS, &events);
-    let zombie = project.start_faulty("after_write=1*sleep(3000)->off", &CATCH_UP);
+    let zombie = project.start_faulty("after_write=1*sleep(6000)->off", &CATCH_UP);
     // all of its first flush is rejects, so there is no raw file to wait for
     wait_until("the partitions to begin", || zombie.stderr().contains("partitions begin"));
     std::thread::sleep(Duration::from_millis(1_500));
@@ -92,7 +92,7 @@ fn a_zombie_meets_its_own_rejects_again() {
     let project = Project::with(&broker, &Knobs { commit: "{every: 30s, rows: 1000}", ..Knobs::default() });
     let mut feed = Feed::new();
     feed.send(&broker, 1, &Event::mix(&mut Rng(65), 40, 100));
-    let zombie = project.start_faulty("after_rejects_commit=1*sleep(3000)->off", &CATCH_UP);
+    let zombie = project.start_faulty("after_rejects_commit=1*sleep(6000)->off", &CATCH_UP);
     let rejects = project.path().join("lake/rejects/events/_delta_log/00000000000000000001.json");
     wait_until("the rejects", || rejects.exists());
     zombie.signal("STOP");
