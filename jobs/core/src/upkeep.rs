@@ -18,7 +18,7 @@ pub const VERSIONS_PER_CHECKPOINT_MIN: i64 = 20;
 pub const VERSIONS_PER_CHECKPOINT_MAX: i64 = 100;
 
 /// A checkpoint waits one version longer for so many actions.
-const ACTIONS_PER_VERSION: u64 = 100;
+const ACTIONS_PER_VERSION: u64 = 40;
 
 /// Small files of a date that make it due to be compacted, where nobody asks for more.
 pub const FILES_DUE: u64 = 16;
@@ -199,8 +199,8 @@ mod tests {
     #[case(39, Some((20, 0)), false, Checkpoint::NotDue)]
     #[case(40, Some((20, 0)), false, Checkpoint::Write)]
     #[case(40, Some((40, 0)), true, Checkpoint::AlreadyThere)]
-    #[case::large(69, Some((20, 5_000)), false, Checkpoint::NotDue)]
-    #[case::large(70, Some((20, 5_000)), false, Checkpoint::Write)]
+    #[case::large(69, Some((20, 2_000)), false, Checkpoint::NotDue)]
+    #[case::large(70, Some((20, 2_000)), false, Checkpoint::Write)]
     #[case::huge(119, Some((20, u64::MAX)), false, Checkpoint::NotDue)]
     #[case::huge(120, Some((20, u64::MAX)), false, Checkpoint::Write)]
     #[case::wanted(40, Some((20, u64::MAX)), true, Checkpoint::Write)]
