@@ -32,6 +32,8 @@ pub enum Fault {
     HoldPut,
     /// A read is never sent; the answer is an error.
     FailRead,
+    /// A read is performed once it is let through: [`FaultCount::let_one_through`].
+    HoldRead,
     /// A listing is never sent; the answer is an error.
     FailList,
     /// A listing of a log from an offset on leaves out its last file but one, as if that was made meanwhile.
@@ -44,7 +46,7 @@ impl Fault {
     const fn kind(self) -> Kind {
         match self {
             Self::DropPut | Self::LoseReply | Self::AnswerTaken | Self::DelayPut(_) | Self::HoldPut => Kind::Put,
-            Self::FailRead => Kind::Read,
+            Self::FailRead | Self::HoldRead => Kind::Read,
             Self::FailList | Self::MissEntry | Self::StaleList => Kind::List,
         }
     }
@@ -247,9 +249,11 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match self.hit(Kind::Read, location) {
-            Some(_) => Err(lost(location, "the read")),
-            None => self.inner.get_opts(location, options).await,
+            Some((Fault::HoldRead, count)) => count.hold().await,
+            Some(_) => return Err(lost(location, "the read")),
+            None => {}
         }
+        self.inner.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

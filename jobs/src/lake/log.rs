@@ -246,7 +246,7 @@ impl LogRoot {
         let broken = |e: Box<dyn std::error::Error + Send + Sync>| {
             self.error(Class::Outside, format!("cannot read checkpoint `{part}`")).because(e)
         };
-        let opened = reader::open(self.store.clone(), part.clone(), columns).await;
+        let opened = reader::open(self.store.clone(), part.clone(), None, columns).await;
         let mut batches = opened.map_err(|e| broken(Box::new(e)))?;
         while let Some(batch) = batches.try_next().await.map_err(|e| broken(Box::new(e)))? {
             // nulls are spelled out: a null partition value must not vanish from its map

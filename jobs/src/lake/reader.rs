@@ -25,20 +25,26 @@ const BATCH_ROWS: usize = 8_192;
 /// row group.
 const BATCH_BYTES: u64 = 16 << 20;
 
+/// Bytes from a file's end that are read at once, in the hope that they have the whole footer.
+const FOOTER_BYTES: usize = 16 << 10;
+
 /// One Parquet file of a store.
 #[derive(Debug)]
 pub(super) struct ObjectReader {
     store: Arc<dyn ObjectStore>,
     path: Path,
+    /// Bytes, where the log tells them.
+    size: Option<u64>,
 }
 
 /// Batches of the leaves whose dotted path begins with one of `columns`.
 pub(super) async fn open(
     store: Arc<dyn ObjectStore>,
     path: Path,
+    size: Option<u64>,
     columns: &[&str],
 ) -> Result<ParquetRecordBatchStream<ObjectReader>, ParquetError> {
-    let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader { store, path }).await?;
+    let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader { store, path, size }).await?;
     let leaves = builder.parquet_schema().columns().iter().enumerate();
     let wanted = |path: &str| {
         columns.iter().any(|c| path.strip_prefix(c).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
@@ -74,8 +80,12 @@ impl AsyncFileReader for ObjectReader {
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
-            let size = self.store.head(&self.path).await.map_err(external)?.size;
-            ParquetMetaDataReader::new().load_and_finish(self, size).await.map(Arc::new)
+            let size = match self.size {
+                Some(size) => size,
+                None => self.store.head(&self.path).await.map_err(external)?.size,
+            };
+            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES));
+            reader.load_and_finish(self, size).await.map(Arc::new)
         }
         .boxed()
     }
@@ -107,7 +117,8 @@ impl Table {
             let class = if is_gone(&e) { Class::InputLost } else { Class::Outside };
             crate::Error::new(crate::Stage::Lake, class, format!("table `{table}`: cannot read `{path}`")).because(e)
         };
-        let batches = open(self.sink().store, self.location(file)?, columns).await.map_err(failed.clone())?;
+        let batches =
+            open(self.sink().store, self.location(file)?, Some(file.size), columns).await.map_err(failed.clone())?;
         Ok(batches.map_err(failed).boxed())
     }
 

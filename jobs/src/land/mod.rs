@@ -51,3 +51,6 @@ pub mod reset;
 
 pub use options::{DataLoss, Start, StreamOptions};
 pub use stream::{PipelineReport, StreamReport, stream, stream_on};
+
+#[cfg(test)]
+mod tests;

@@ -183,7 +183,7 @@ impl Reader {
         match event {
             Event::Assigning(partitions) => {
                 self.assigned_once = true;
-                let taken = self.take(&partitions)?;
+                let Some(taken) = self.take(&partitions)? else { return Ok(()) };
                 self.source.assign(&starts(&taken))?;
                 self.tell_taken(taken)
             }
@@ -211,11 +211,13 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, partitions: &[i32]) -> Result<Vec<Taken>> {
+    /// `None` if the run was told to end meanwhile: nothing is taken over then.
+    fn take(&mut self, partitions: &[i32]) -> Result<Option<Vec<Taken>>> {
         if partitions.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
-        let taken = self.runtime.block_on(self.takeover.take(partitions))?;
+        let takeover = self.wiring.stop.run_until_cancelled(self.takeover.take(partitions));
+        let Some(taken) = self.runtime.block_on(takeover).transpose()? else { return Ok(None) };
         for t in &taken {
             let next = t.lost_below.unwrap_or(t.progress.next.0);
             let awaited = self.takeover.end_of(t.partition);
@@ -226,7 +228,7 @@ impl Reader {
         self.monitor.watch(self.owned.keys().copied());
         let to_read = self.owned.values().map(|p| p.end.saturating_sub(p.next).max(0) as u64).sum::<u64>();
         self.meter.to_read.store(to_read + self.meter.messages.load(Relaxed), Relaxed);
-        Ok(taken)
+        Ok(Some(taken))
     }
 
     fn tell_taken(&self, taken: Vec<Taken>) -> Result<()> {
@@ -253,7 +255,7 @@ impl Reader {
         tracing::info!(pipeline = %self.pipeline.name, ?partitions, "another writer was ahead, going on at its progress");
         self.forget(&partitions)?;
         self.open = Load::default();
-        let taken = self.take(&partitions)?;
+        let Some(taken) = self.take(&partitions)? else { return Ok(()) };
         self.source.seek(&starts(&taken));
         self.tell_taken(taken)
     }

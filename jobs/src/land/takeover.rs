@@ -78,12 +78,10 @@ impl Takeover {
     /// # Errors
     /// Lost history ([`Class::InputLost`]), or a store or broker that stays away.
     pub async fn take(&mut self, partitions: &[i32]) -> Result<Vec<Taken>> {
-        let raw = self.raw.clone();
-        let mut raw = raw.lock().await;
         let mut patience = Patience::new(&self.options);
         self.partition_count.store(self.watermarks.partition_count(&self.pipeline.topic)?, Relaxed);
         loop {
-            match self.attempt(&mut raw, partitions).await {
+            match self.attempt(partitions).await {
                 Ok(Some(taken)) => return Ok(taken),
                 Ok(None) => {}
                 Err(error) => patience.pause(error).await?,
@@ -92,39 +90,49 @@ impl Takeover {
     }
 
     /// One attempt on one snapshot; `None` if somebody else committed meanwhile.
-    async fn attempt(&self, raw: &mut Table, partitions: &[i32]) -> Result<Option<Vec<Taken>>> {
+    async fn attempt(&self, partitions: &[i32]) -> Result<Option<Vec<Taken>>> {
+        let Some((snapshot, lost)) = self.settle(partitions).await? else { return Ok(None) };
+        let progress = self.progress(&snapshot);
+        let nexts: Vec<_> = partitions.iter().map(|p| (*p, progress.partitions[p].next)).collect();
+        // flushes of other partitions are committed meanwhile: these may be many files
+        let mut remembered = last_ids(&snapshot, &self.pipeline, &progress.topic, &nexts).await?;
+        let taken = progress.partitions.iter().filter(|(p, _)| partitions.contains(p)).map(|(partition, at)| Taken {
+            partition: *partition,
+            topic: progress.topic.clone(),
+            progress: *at,
+            lost_below: lost.get(partition).copied(),
+            last_ids: remembered.remove(partition).unwrap_or_default(),
+        });
+        Ok(Some(taken.collect()))
+    }
+
+    /// A snapshot in which every partition has its progress and the broker its history, with the offsets below which
+    /// it is gone; `None` if that took a commit.
+    async fn settle(&self, partitions: &[i32]) -> Result<Option<(Table, BTreeMap<i32, i64>)>> {
+        let mut raw = self.raw.lock().await;
         raw.refresh().await?;
-        let ids = AppIds::new(&self.pipeline.name);
-        let progress = ids.read(&self.pipeline.topic, raw.txns());
+        let progress = self.progress(&raw);
         let mut lost = BTreeMap::new();
         for (partition, at) in progress.partitions.iter().filter(|(p, _)| partitions.contains(p)) {
             match self.judge(*partition, at)? {
                 Plan::GoOn { lost_below: Some(low) } => drop(lost.insert(*partition, low)),
                 Plan::GoOn { lost_below: None } => {}
                 Plan::NewEpoch => {
-                    self.open_epoch(raw, &progress).await?;
+                    self.open_epoch(&mut raw, &progress).await?;
                     return Ok(None);
                 }
             }
         }
         let missing: Vec<i32> = partitions.iter().copied().filter(|p| !progress.partitions.contains_key(p)).collect();
         if !missing.is_empty() {
-            self.commit_starts(raw, &progress, &missing).await?;
+            self.commit_starts(&mut raw, &progress, &missing).await?;
             return Ok(None);
         }
-        let nexts: Vec<_> = partitions.iter().map(|p| (*p, progress.partitions[p].next)).collect();
-        let mut remembered = last_ids(raw, &self.pipeline, &progress.topic, &nexts).await?;
-        let mut taken = Vec::new();
-        for (partition, at) in progress.partitions.iter().filter(|(p, _)| partitions.contains(p)) {
-            taken.push(Taken {
-                partition: *partition,
-                topic: progress.topic.clone(),
-                progress: *at,
-                lost_below: lost.get(partition).copied(),
-                last_ids: remembered.remove(partition).unwrap_or_default(),
-            });
-        }
-        Ok(Some(taken))
+        Ok(Some((raw.clone(), lost)))
+    }
+
+    fn progress(&self, raw: &Table) -> TopicProgress {
+        AppIds::new(&self.pipeline.name).read(&self.pipeline.topic, raw.txns())
     }
 
     fn judge(&self, partition: i32, at: &Progress) -> Result<Plan> {

@@ -236,7 +236,7 @@ fn label(fault: Fault) -> &'static str {
         Fault::LoseReply => "lost reply",
         Fault::AnswerTaken => "answer taken",
         Fault::DelayPut(_) | Fault::HoldPut => "delayed put",
-        Fault::FailRead => "failed read",
+        Fault::FailRead | Fault::HoldRead => "failed read",
         Fault::FailList => "failed list",
         Fault::MissEntry => "missed entry",
         Fault::StaleList => "stale listing",

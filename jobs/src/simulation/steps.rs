@@ -222,7 +222,7 @@ fn message(rng: &mut ChaCha8Rng) -> Message {
 const fn requests_of(fault: Fault) -> usize {
     match fault {
         Fault::DropPut | Fault::LoseReply | Fault::AnswerTaken | Fault::DelayPut(_) | Fault::HoldPut => 6,
-        Fault::FailRead => 60,
+        Fault::FailRead | Fault::HoldRead => 60,
         Fault::FailList | Fault::MissEntry | Fault::StaleList => 12,
     }
 }

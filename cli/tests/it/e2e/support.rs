@@ -320,7 +320,7 @@ impl Running {
         self.ended(begun.elapsed())
     }
 
-    /// SIGTERM, then the end.
+    /// SIGTERM, then the end: nine seconds for what was read, five for leaving the group, the rest for the ledger.
     pub fn term(self) -> Ended {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success(), "{} was gone before SIGTERM:\n{}", self.what, self.log());
