@@ -304,9 +304,7 @@ async fn a_fill_whose_commit_comes_after_the_streams_lands_behind_it() {
     let part = place.part("events", 0, &[3, 4], &[]);
     let fill = filler.add(&part);
     let stream = async {
-        while count.fired() == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
+        count.until_fired(1).await;
         place.stream(0, 20).await;
     };
     let (added, ()) = tokio::join!(fill, stream);

@@ -7,13 +7,12 @@
 //! Invariants: C1 rejects commit before raw, and raw's `next` alone says where to begin; C2 a flush
 //! whose tallies do not balance is never committed; C3 nothing is retried blind.
 
-use super::flush::{Flush, claims, nexts, told};
+use super::flush::{Flush, PartitionFlush, claims, nexts, told};
 use super::meter::Meter;
 use super::options::StreamOptions;
 use super::patience::Patience;
 use super::rejects::{RejectsTable, RejectsVerdict};
 use super::tap::{self, Tap};
-use super::worker::{FlushPart, PartitionFlush};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
@@ -117,17 +116,17 @@ impl Committer {
     /// Commits flushes until the workers hang up; returns what the run did.
     pub async fn run(
         mut self,
-        mut parts: UnboundedReceiver<FlushPart>,
+        mut parts: UnboundedReceiver<Flush>,
         outcomes: crossbeam_channel::Sender<Outcome>,
     ) -> Totals {
         let mut totals = Totals::default();
-        let mut waiting: Vec<FlushPart> = Vec::new();
+        let mut waiting: Vec<Flush> = Vec::new();
         while let Some(part) = parts.recv().await {
             waiting.push(part);
             if waiting.len() < self.workers {
                 continue;
             }
-            let flush = Flush::of(std::mem::take(&mut waiting));
+            let Some(flush) = waiting.drain(..).reduce(Flush::join) else { continue };
             let began = Instant::now();
             let outcome = self.settle(flush, &mut totals).await.unwrap_or_else(Outcome::Failed);
             Meter::add(&self.meter.commit_us, u64::try_from(began.elapsed().as_micros()).unwrap_or(0));

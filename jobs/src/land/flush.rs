@@ -1,48 +1,52 @@
 //! A flush: what the workers hand over together, and what its commit tells.
 
-use super::worker::{FlushPart, PartitionFlush};
 use crate::checksum::{self, RowSum};
 use crate::lake::{EncodedFile, PartitionValues};
 use arrow::array::RecordBatch;
 use deltaworks_core::commit_info::{Identity, PartitionEntry, RawCommit};
 use deltaworks_core::commit_plan::Claim;
 use deltaworks_core::place::OffsetRange;
+use deltaworks_core::progress::Progress;
+use deltaworks_core::tally::Tally;
 use std::collections::BTreeMap;
 
-/// A flush, put together from the workers' parts.
-pub(super) struct Flush {
+/// What one commit lands; or one worker's part of it.
+#[derive(Debug)]
+pub struct Flush {
+    /// Number of the flush.
     pub sequence: u64,
+    /// Encoded raw files, by their partition values.
     pub files: Vec<(PartitionValues, EncodedFile)>,
+    /// Rows of the rejects table.
     pub rejects: Vec<RecordBatch>,
+    /// What became of each partition's offsets, and its progress afterwards.
     pub partitions: BTreeMap<i32, PartitionFlush>,
+    /// Rows and checksum per event date.
     pub dates: BTreeMap<i32, RowSum>,
+    /// What the tap wants of the rows; `None` if there is no tap, or no room.
     pub tapped: Option<Vec<RecordBatch>>,
 }
 
+/// One partition in a flush.
+#[derive(Debug, Clone)]
+pub struct PartitionFlush {
+    /// Counts over the range.
+    pub tally: Tally,
+    /// Progress after it.
+    pub progress: Progress,
+}
+
 impl Flush {
-    /// All parts of one flush, one of each worker.
-    pub fn of(parts: Vec<FlushPart>) -> Self {
-        let mut whole = Self {
-            sequence: parts.first().map_or(0, |p| p.sequence),
-            files: Vec::new(),
-            rejects: Vec::new(),
-            partitions: BTreeMap::new(),
-            dates: BTreeMap::new(),
-            tapped: Some(Vec::new()),
-        };
-        for part in parts {
-            whole.tapped = whole.tapped.zip(part.tapped).map(|(mut rows, more)| {
-                rows.extend(more);
-                rows
-            });
-            whole.files.extend(part.files);
-            whole.rejects.extend(part.rejects.into_iter().filter(|b| b.num_rows() > 0));
-            whole.partitions.extend(part.partitions);
-            for (date, sum) in part.dates {
-                whole.dates.entry(date).or_default().merge(sum);
-            }
+    /// Takes in the part of another worker, which has other partitions.
+    pub fn join(mut self, part: Self) -> Self {
+        self.tapped = self.tapped.zip(part.tapped).map(|(rows, more)| [rows, more].concat());
+        self.files.extend(part.files);
+        self.rejects.extend(part.rejects);
+        self.partitions.extend(part.partitions);
+        for (date, sum) in part.dates {
+            self.dates.entry(date).or_default().merge(sum);
         }
-        whole
+        self
     }
 }
 

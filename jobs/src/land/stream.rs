@@ -5,13 +5,14 @@
 //! should is worse than one that its supervisor restarts.
 
 use super::committer::{Committer, Outcome, Totals};
+use super::flush::Flush;
 use super::meter::Meter;
 use super::options::StreamOptions;
 use super::reader::{Ended, Reader, Wiring};
 use super::rejects::RejectsTable;
 use super::takeover::Takeover;
 use super::tap::{Share, Tap, Taps};
-use super::worker::{FlushPart, Item, Worker};
+use super::worker::{Item, Worker};
 use super::{decode, tables};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
@@ -234,7 +235,7 @@ impl Parts {
     ) -> (Totals, Option<Error>) {
         let (outcomes_in, outcomes) = crossbeam_channel::unbounded();
         let (used_in, used) = crossbeam_channel::bounded(16);
-        let (parts_in, parts) = mpsc::unbounded_channel::<FlushPart>();
+        let (parts_in, parts) = mpsc::unbounded_channel::<Flush>();
         let workers = self.decoders.len();
         let share = tap.clone().map(|tap| Share { tap, among: workers });
         let mut queues = Vec::new();

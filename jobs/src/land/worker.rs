@@ -7,6 +7,7 @@
 //! landed, rejected or skipped, and each jump between offsets as a gap; W2 a flush holds exactly the
 //! rows and rejects that its tallies count.
 
+use super::flush::{Flush, PartitionFlush};
 use super::judge::{Judged, headers, judge};
 use super::repeat::RepeatMemory;
 use super::rows::{Reject, Rejects, Stamp, Stamps, encode_split, without_partitions};
@@ -15,7 +16,7 @@ use super::{schema, tables};
 use crate::checksum::{self, RowSum};
 use crate::error::Result;
 use crate::kafka::message::{Chunk, Message};
-use crate::lake::{EncodedFile, FileProfile, PartitionValues};
+use crate::lake::FileProfile;
 use crate::land::decode::Decoder;
 use crate::project::settings::Pipeline;
 use arrow::array::RecordBatch;
@@ -75,32 +76,6 @@ pub struct FlushOrder {
     pub sequence: u64,
     /// Per partition, the latest instant (ms) at which its end was observed that has since been reached.
     pub read_to_end_at_ms: BTreeMap<i32, i64>,
-}
-
-/// One worker's part of a flush.
-#[derive(Debug)]
-pub struct FlushPart {
-    /// Number of the flush.
-    pub sequence: u64,
-    /// Encoded raw files, by their partition values.
-    pub files: Vec<(PartitionValues, EncodedFile)>,
-    /// Rows of the rejects table.
-    pub rejects: Vec<RecordBatch>,
-    /// What became of each owned partition's offsets, and its progress afterwards.
-    pub partitions: BTreeMap<i32, PartitionFlush>,
-    /// Rows and checksum per event date.
-    pub dates: BTreeMap<i32, RowSum>,
-    /// What the tap wants of the rows; `None` if there is no tap, or no room.
-    pub tapped: Option<Vec<RecordBatch>>,
-}
-
-/// One partition in a flush.
-#[derive(Debug, Clone)]
-pub struct PartitionFlush {
-    /// Counts over the range.
-    pub tally: Tally,
-    /// Progress after it.
-    pub progress: Progress,
 }
 
 /// Everything a worker needs beside messages.
@@ -170,7 +145,7 @@ impl Worker {
         mut self,
         items: &Receiver<Item>,
         used: &Sender<Chunk>,
-        parts: &tokio::sync::mpsc::UnboundedSender<FlushPart>,
+        parts: &tokio::sync::mpsc::UnboundedSender<Flush>,
     ) -> Result<()> {
         for item in items {
             match item {
@@ -331,7 +306,7 @@ impl Worker {
         Ok(())
     }
 
-    fn flush(&mut self, order: &FlushOrder) -> Result<FlushPart> {
+    fn flush(&mut self, order: &FlushOrder) -> Result<Flush> {
         self.seal()?;
         self.seal_rejects()?;
         let idle_after_ms = i64::try_from(self.pipeline.idle_after.as_millis()).unwrap_or(i64::MAX);
@@ -360,7 +335,8 @@ impl Worker {
             batches.push(batch.rows);
         }
         let files = encode_split(batches, &self.partition_columns, &self.profile)?;
-        let rejects = std::mem::take(&mut self.reject_batches);
-        Ok(FlushPart { sequence: order.sequence, files, rejects, partitions, dates, tapped })
+        // those of dropped partitions may have left nothing
+        let rejects = std::mem::take(&mut self.reject_batches).into_iter().filter(|b| b.num_rows() > 0).collect();
+        Ok(Flush { sequence: order.sequence, files, rejects, partitions, dates, tapped })
     }
 }
