@@ -14,6 +14,7 @@ mod cases;
 mod commands;
 mod contracts;
 mod crash;
+mod crowd;
 mod disorder;
 mod e2e;
 mod files;

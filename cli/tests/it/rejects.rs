@@ -11,7 +11,7 @@ const REDRIVE: [&str; 3] = ["rejects", "redrive", "events"];
 /// 2024-03-01T00:00:00Z.
 const FIRST_US: i64 = 1_709_251_200_000_000;
 
-const AGGREGATE: &str = "-- aggregate: totals
+pub const AGGREGATE: &str = "-- aggregate: totals
 -- grain: one row per residue and window
 -- from: events
 -- windows: [1h, 1d]
@@ -19,7 +19,7 @@ SELECT value % 3 AS residue, sum(value) AS total, count(*) AS n FROM events GROU
 ";
 
 /// The contract that lets greater values in.
-fn mended() -> String {
+pub fn mended() -> String {
     let mended = CONTRACT.replace("version: 1.0.0", "version: 2.0.0").replace("maximum: 1000", "maximum: 10000");
     assert!(mended.contains("version: 2.0.0") && mended.contains("maximum: 10000"));
     mended
@@ -32,7 +32,7 @@ fn fixable(n: u64, at_us: i64) -> Event {
 }
 
 /// Good events, events that a mended contract takes, and events that none does: as many of each.
-fn mix(rng: &mut Rng, first: u64, count: u64) -> Vec<Event> {
+pub fn mix(rng: &mut Rng, first: u64, count: u64) -> Vec<Event> {
     (first..first + count)
         .flat_map(|n| {
             let at_us = FIRST_US + rng.below(2 * DAY_US as u64) as i64;

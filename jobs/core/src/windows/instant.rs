@@ -72,7 +72,7 @@ impl fmt::Display for Instant {
 
 /// A text is no instant of whole microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no instant in RFC 3339 with an offset and at most microseconds")]
+#[error("`{0}` is no instant: write RFC 3339 with an offset and at most microseconds, such as 2026-01-05T00:00:00Z")]
 pub struct NotAnInstant(String);
 
 impl FromStr for Instant {
