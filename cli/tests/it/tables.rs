@@ -94,6 +94,42 @@ fn killed_at_its_commit_it_goes_on() {
     project.run(&[&forced[..], &["--skip-exit-code"]].concat()).expect(99);
 }
 
+/// Both tables have the same to do; it is killed between them, and at the end of the second.
+#[test]
+fn vacuum_and_checkpoint_killed_at_each_step_go_on() {
+    let (_broker, project, feed) = landed(75);
+    project.run(&COMPACT).expect(0);
+    let tables = ["raw.events", "rejects.events"];
+    let doomed = |table: &str| {
+        let folder = project.path().join("lake").join(table.replace('.', "/"));
+        data_files(&folder) as u64 - described(&project, table)["files"].as_u64().unwrap()
+    };
+    let vacuum = [&["tables", "vacuum"], &tables[..], &["--older-than", "0s", "--force"]].concat();
+    assert!(tables.iter().all(|table| doomed(table) > 0));
+    project.start_faulty("before_vacuum_delete=1*off->return", &vacuum).wait().expect_fault("before_vacuum_delete");
+    assert!(doomed(tables[0]) == 0 && doomed(tables[1]) > 0);
+    project.start_faulty("after_vacuum_delete=return", &vacuum).wait().expect_fault("after_vacuum_delete");
+    assert!(tables.iter().all(|table| doomed(table) == 0));
+    project.run(&[&vacuum[..], &["--skip-exit-code"]].concat()).expect(99);
+    feed.verify(&project);
+    let has_checkpoint = |table: &str| {
+        let described = described(&project, table);
+        described["checkpoint"] == described["version"]
+    };
+    let checkpoint = [&["tables", "checkpoint", "--force"], &tables[..]].concat();
+    assert!(!tables.iter().any(|table| has_checkpoint(table)));
+    for (fault, point, done) in [
+        ("before_asked_checkpoint=1*off->return", "before_asked_checkpoint", [true, false]),
+        ("after_asked_checkpoint=return", "after_asked_checkpoint", [true, true]),
+    ] {
+        project.start_faulty(fault, &checkpoint).wait().expect_fault(point);
+        assert_eq!(tables.map(has_checkpoint), done, "{point}");
+    }
+    project.run(&[&checkpoint[..], &["--skip-exit-code"]].concat()).expect(99);
+    feed.verify(&project);
+    project.run(&["prove", "--offline"]).expect(0);
+}
+
 #[test]
 fn plans_change_nothing_and_say_what_would() {
     let (_broker, project, feed) = landed(73);

@@ -2,6 +2,7 @@
 
 use super::open::open;
 use crate::error::Result;
+use crate::faults;
 use crate::lake::{Lake, TableName};
 use crate::project::settings::Settings;
 use deltaworks_core::upkeep::{Checkpoint, checkpoint, versions_since};
@@ -52,7 +53,9 @@ pub async fn checkpoints_on(
         let (version, last) = (table.version(), table.last_checkpoint().await?);
         let write = checkpoint(version, last, forced) == Checkpoint::Write;
         if write && !planned {
+            faults::point("before_asked_checkpoint");
             table.checkpoint().await?;
+            faults::point("after_asked_checkpoint");
         }
         let (versions_since, last) = (versions_since(version, last), last.map(|last| last.version));
         all.push(CheckpointDone { table: name.to_string(), version, last, versions_since, write });

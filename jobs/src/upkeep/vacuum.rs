@@ -15,6 +15,7 @@
 use super::open::open;
 use crate::batch::{pins_table, primitive, texts};
 use crate::error::{Class, Error, Result, Stage};
+use crate::faults;
 use crate::lake::{Lake, Needed, StoredFile, Table, TableName};
 use crate::project::settings::Settings;
 use arrow::datatypes::Int64Type;
@@ -169,10 +170,12 @@ async fn delete(
             report.stopped = true;
             break;
         }
+        faults::point("before_vacuum_delete");
         ended = table.delete_stored(some).await;
         if ended.is_err() {
             break;
         }
+        faults::point("after_vacuum_delete");
         done.files += some.len() as u64;
         done.bytes += some.iter().map(|file| file.size).sum::<u64>();
     }
