@@ -57,6 +57,9 @@ fn removals() {
     let compacted = run(&world, &["tables", "compact", "raw.camera_events"], 0);
     assert!(!compacted["dates"].as_array().unwrap().is_empty(), "{compacted}");
     assert_eq!(world.landed(), all);
+    let checkpoint = ["tables", "checkpoint", "raw.camera_events", "--force"];
+    assert_eq!(run(&world, &checkpoint, 0)["tables"][0]["write"], true);
+    run(&world, &[&checkpoint[..], &["--skip-exit-code"]].concat(), 99);
     prove(&world);
 
     let url = format!("s3://{}/e2e-archives/{}", env("DELTAWORKS_S3_BUCKET"), world.topic);
@@ -114,6 +117,11 @@ fn removals() {
     let shown = format!("SELECT count(*) AS n FROM raw.camera_events WHERE camera_id = '{who}'");
     assert_eq!(world.number(&shown), 0);
     prove(&world);
+
+    let history = ["tables", "history", "raw.camera_events", "--limit", "1000", "--format", "json"];
+    let history = world.start(&history).wait(PATIENCE).stdout;
+    let commits = |operation: &str| history.matches(&format!("\"operation\":\"{operation}\"")).count();
+    assert!(commits("OPTIMIZE") >= compacted["dates"].as_array().unwrap().len() && commits("DELETE") > 1, "{history}");
 
     let vacuumed = run(&world, &["tables", "vacuum", "raw.camera_events", "--older-than", "0s", "--force"], 0);
     assert!(vacuumed["tables"][0]["files"].as_u64().unwrap() > 0, "{vacuumed}");
