@@ -251,6 +251,34 @@ fn files_and_archives_are_datasets_too() {
     let kept = &dataset(&events[1], "outputs", "/cold")["outputFacets"]["outputStatistics"];
     assert_eq!((&kept["rowCount"], &kept["size"]), (&archived["dates"][0]["rows"], &archived["dates"][0]["bytes"]));
     assert_eq!(version(dataset(&events[1], "inputs", "raw/events")), version(raw));
+
+    let retain = ["tables", "retain", "raw.events", "--before", "2024-03-02", "--archived-to", &url, "--force"];
+    project.run(&retain).expect(0);
+    told(&project);
+    let days = ["--interval-start", "2024-03-01T00:00:00Z", "--interval-end", "2024-03-02T00:00:00Z"];
+    let create = [&["backfill", "create", "events", "--from", "archive", "--path", &url], &days[..]].concat();
+    project.run(&create).expect(0);
+    let events = told(&project);
+    assert_eq!(types(&events), ["backfill START", "backfill COMPLETE"]);
+    dataset(&events[1], "inputs", "/cold");
+    let raw = dataset(&events[1], "outputs", "raw/events");
+    assert_eq!(raw["outputFacets"]["outputStatistics"]["rowCount"], archived["dates"][0]["rows"]);
+}
+
+#[test]
+fn a_range_of_a_topic_is_an_input_of_its_backfill() {
+    let (_broker, project) = begin(FILE);
+    // it begins behind all that there is
+    project.run(&[&CATCH_UP[..], &["--start", "latest"]].concat()).expect(0);
+    told(&project);
+    let create = ["backfill", "create", "events", "--from", "kafka", "--partition", "0-3", "--from-offset", "0"];
+    let filled = project.run(&create).expect(0).result();
+    assert!(filled["landed"].as_u64() > Some(100), "{filled}");
+    let events = told(&project);
+    assert_eq!(types(&events), ["backfill START", "backfill COMPLETE"]);
+    assert!(dataset(&events[1], "inputs", TOPIC)["namespace"].as_str().unwrap().starts_with("kafka://127.0.0.1:"));
+    let raw = dataset(&events[1], "outputs", "raw/events");
+    assert_eq!(raw["outputFacets"]["outputStatistics"]["rowCount"], filled["landed"]);
 }
 
 /// Lets the project tell a service, or nobody.
