@@ -40,6 +40,11 @@ async fn watch(job: &'static str, noun: &'static str, meter: Arc<Meter>, screen:
         let rows_s = (rows.saturating_sub(rows_before) as f64 / at.elapsed().as_secs_f64().max(1e-3)) as u64;
         (at, rows_before) = (Instant::now(), rows);
         match &bar {
+            // an empty bar, and not a full one
+            Some(bar) if units == 0 => {
+                bar.set_length(1);
+                bar.set_message("looking at what there is to do");
+            }
             Some(bar) => {
                 let (all, so_far) = if bytes == 0 { (units, done) } else { (bytes, read) };
                 bar.set_length(all);
