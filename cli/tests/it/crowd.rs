@@ -1,7 +1,7 @@
 //! What is done on bad days, from outside, beside a stream, batches and reconciles that do not stop for it.
 
 use crate::harness::project::{Knobs, TOPIC};
-use crate::harness::{Ended, Feed, Lake, MockBroker, Project, Rng, wait_until};
+use crate::harness::{Ended, Feed, MockBroker, Project, Rng, wait_until};
 use crate::rejects::{AGGREGATE, mended, mix};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -32,12 +32,10 @@ const COMMANDS: [(&str, &[i32]); 12] = [
 #[test]
 fn every_command_beside_a_stream_and_batch() {
     let broker = MockBroker::start(TOPIC, PARTITIONS);
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("totals.sql"), AGGREGATE).unwrap();
-    let archive = format!("file://{}", dir.path().join("archive").display());
-    let lake = Lake::folder(&dir.path().join("lake"));
     let knobs = Knobs { commit: "{every: 50ms, rows: 20}", top: vec!["aggregates: [totals.sql]"], ..Knobs::default() };
-    let project = Project::on(dir, &broker, &lake, &knobs);
+    let project = Project::with(&broker, &knobs);
+    project.put("totals.sql", AGGREGATE);
+    let archive = format!("file://{}", project.path().join("archive").display());
     let (mut feed, mut rng) = (Feed::new(), Rng(601));
     feed.send(&broker, PARTITIONS, &mix(&mut rng, 0, 40));
     project.catch_up().expect_worked();

@@ -2,7 +2,7 @@
 //!
 //! The process is this test's own binary: it carries a frozen plan out, as any machine may.
 
-use crate::harness::{Child, Ended, Lake, MockBroker, Project, project::Knobs, project::TOPIC, project::block_on};
+use crate::harness::{Child, Ended, MockBroker, Project, project::Knobs, project::TOPIC, project::block_on};
 use deltaworks_jobs::backfill::files::{self, FilesPlan, FilesRun};
 use deltaworks_jobs::batch::meter::Meter;
 use deltaworks_jobs::clock::Clock;
@@ -59,10 +59,9 @@ struct Story {
 impl Story {
     fn new(knobs: &Knobs) -> Self {
         let broker = MockBroker::start(TOPIC, 1);
-        let dir = tempfile::tempdir().unwrap();
-        let lake = Lake::folder(&dir.path().join("lake"));
-        fs::create_dir(dir.path().join("in")).unwrap();
-        Self { project: Project::on(dir, &broker, &lake, knobs) }
+        let project = Project::with(&broker, knobs);
+        fs::create_dir(project.path().join("in")).unwrap();
+        Self { project }
     }
 
     fn path(&self) -> &Path {

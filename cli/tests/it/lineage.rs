@@ -3,7 +3,7 @@
 use crate::harness::endpoint::{Answer, Endpoint};
 use crate::harness::openlineage::{faults, faults_of_runs};
 use crate::harness::project::{CATCH_UP, Knobs, TOPIC};
-use crate::harness::{Child, Ended, Event, Feed, Lake, MockBroker, Project, Rng, wait_until};
+use crate::harness::{Child, Ended, Event, Feed, MockBroker, Project, Rng, wait_until};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -31,10 +31,8 @@ fn begin(lineage: &'static str) -> (MockBroker, Project) {
     let broker = MockBroker::start(TOPIC, PARTITIONS);
     let top = vec!["aggregates: [totals.sql]", lineage];
     let knobs = Knobs { top, pipeline: vec!["lateness: 1h"], ..Knobs::default() };
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("totals.sql"), AGGREGATE).unwrap();
-    let lake = Lake::folder(&dir.path().join("lake"));
-    let project = Project::on(dir, &broker, &lake, &knobs);
+    let project = Project::with(&broker, &knobs);
+    project.put("totals.sql", AGGREGATE);
     Feed::new().send(&broker, PARTITIONS, &Event::mix(&mut Rng(7), 200, 10));
     (broker, project)
 }

@@ -2,7 +2,7 @@
 //! covered it and as speed has it elsewhere.
 
 use crate::harness::project::{Knobs, TOPIC};
-use crate::harness::{Event, Feed, Lake, MockBroker, Project, Rng};
+use crate::harness::{Event, Feed, MockBroker, Project, Rng};
 use serde_json::{Value, json};
 
 const PARTITIONS: i32 = 4;
@@ -44,10 +44,8 @@ impl Story {
         let mut top = vec!["aggregates: [totals.sql]"];
         top.extend(served);
         let knobs = Knobs { commit: "{every: 5s, rows: 30}", pipeline: vec!["lateness: 1h"], top, ..Knobs::default() };
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("totals.sql"), AGGREGATE).unwrap();
-        let lake = Lake::folder(&dir.path().join("lake"));
-        let project = Project::on(dir, &broker, &lake, &knobs);
+        let project = Project::with(&broker, &knobs);
+        project.put("totals.sql", AGGREGATE);
         Self { broker, project, feed: Feed::new(), rng: Rng(seed) }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::harness::events::{CONTRACT, DAY_US, Values};
 use crate::harness::project::{CATCH_UP, Knobs, TOPIC};
-use crate::harness::{Ended, Event, Feed, Lake, MockBroker, Project, Rng, wait_until};
+use crate::harness::{Ended, Event, Feed, MockBroker, Project, Rng, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -217,11 +217,9 @@ fn two_redrives_beside_a_running_stream_add_each_row_once() {
 #[test]
 fn batch_takes_redriven_rows_up_and_drift_names_them() {
     let broker = MockBroker::start(TOPIC, PARTITIONS);
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("totals.sql"), AGGREGATE).unwrap();
-    let lake = Lake::folder(&dir.path().join("lake"));
     let knobs = Knobs { pipeline: vec!["lateness: 1h"], top: vec!["aggregates: [totals.sql]"], ..Knobs::default() };
-    let project = Project::on(dir, &broker, &lake, &knobs);
+    let project = Project::with(&broker, &knobs);
+    project.put("totals.sql", AGGREGATE);
     let mut feed = Feed::new();
     let mut events = mix(&mut Rng(206), 0, 30);
     events.retain(|event| event.reason != Some("not_json"));

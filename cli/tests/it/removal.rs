@@ -1,7 +1,7 @@
 //! Rows that leave for good, from outside: beside a running stream and batch, killed at each commit, and what is said.
 
 use crate::harness::project::{CATCH_UP, Knobs, TOPIC};
-use crate::harness::{Event, Lake, MockBroker, Project, Rng};
+use crate::harness::{Event, MockBroker, Project, Rng};
 use serde_json::Value;
 
 const PARTITIONS: i32 = 4;
@@ -23,10 +23,8 @@ impl Story {
         let broker = MockBroker::start(TOPIC, PARTITIONS);
         let knobs =
             Knobs { commit: "{every: 5s, rows: 30}", top: vec!["aggregates: [totals.sql]"], ..Knobs::default() };
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("totals.sql"), TOTALS).unwrap();
-        let lake = Lake::folder(&dir.path().join("lake"));
-        let project = Project::on(dir, &broker, &lake, &knobs);
+        let project = Project::with(&broker, &knobs);
+        project.put("totals.sql", TOTALS);
         Self { broker, project, rng: Rng(seed) }
     }
 

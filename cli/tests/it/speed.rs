@@ -2,7 +2,7 @@
 //! time and no repeats, each once, and landing goes its way.
 
 use crate::harness::project::{CATCH_UP, Knobs, TOPIC, block_on};
-use crate::harness::{Event, Feed, Lake, MockBroker, Project, Rng};
+use crate::harness::{Event, Feed, MockBroker, Project, Rng};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lake::Lake as Tables;
 use deltaworks_jobs::lake::faults::{Fault, Script, commits_of};
@@ -51,10 +51,8 @@ impl Story {
         let broker = MockBroker::start(TOPIC, PARTITIONS);
         let knobs =
             Knobs { commit, pipeline: vec!["lateness: 1h"], top: vec!["aggregates: [totals.sql]"], ..Knobs::default() };
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("totals.sql"), AGGREGATE).unwrap();
-        let lake = Lake::folder(&dir.path().join("lake"));
-        let project = Project::on(dir, &broker, &lake, &knobs);
+        let project = Project::with(&broker, &knobs);
+        project.put("totals.sql", AGGREGATE);
         Self { broker, project, feed: Feed::new(), rng: Rng(seed) }
     }
 

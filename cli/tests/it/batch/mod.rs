@@ -52,11 +52,8 @@ impl Story {
             top: vec!["aggregates: [sql/totals.sql]"],
             ..Knobs::default()
         };
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("sql")).unwrap();
-        std::fs::write(dir.path().join("sql/totals.sql"), AGGREGATE).unwrap();
-        let lake = crate::harness::Lake::folder(&dir.path().join("lake"));
-        let project = Project::on(dir, &broker, &lake, &knobs);
+        let project = Project::with(&broker, &knobs);
+        project.put("sql/totals.sql", AGGREGATE);
         assert!(CONTRACT.contains("primaryKey"));
         Self { broker, project, feed: Feed::new(), sent: Vec::new() }
     }

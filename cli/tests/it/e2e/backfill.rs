@@ -2,8 +2,9 @@
 //! with by its id, beside a stream that lands and a batch that computes.
 
 use super::support::{Ended, PATIENCE, Running, World, eventually, now_ms};
-use super::truth::{Random, Sender};
+use super::truth::Sender;
 use super::windows::{SPEEDS, batch, rows_of};
+use crate::harness::Rng;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,7 +47,7 @@ fn backfill() {
     fs::write(world.dir().join("sql/traffic/right.sql"), right).unwrap();
     let world = world.aggregate("speeds").aggregate("right");
     let mut sender = Sender::new(&world, 4, 27);
-    let mut random = Random(28);
+    let mut random = Rng(28);
     let mut below = |end: i64| random.below(end.unsigned_abs()).cast_signed();
     for number in 0..900 {
         let at_ms = now_ms() - (1 + number % DAYS) * DAY_MS - below(DAY_MS / 2);

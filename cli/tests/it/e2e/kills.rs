@@ -1,7 +1,8 @@
 //! SIGKILL at random moments, again and again, while events keep coming.
 
 use super::support::{World, now_ms, seconds};
-use super::truth::{Random, Sender};
+use super::truth::Sender;
+use crate::harness::Rng;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ fn kill_loop(name: &str, how: &[&str], age_ms_max: u64) {
     eprintln!("{name}: DELTAWORKS_SEED={seed} for {duration:?}");
     let world = World::new(name, 4, &[]).set("commit", "{ every: 150ms }");
     let mut sender = Sender::new(&world, 4, seed);
-    let mut random = Random(seed);
+    let mut random = Rng(seed);
     let begun = Instant::now();
     let (mut kills, mut progress, mut before) = (0, 0, 0);
     sender.while_sending(30, Duration::from_millis(50), || {

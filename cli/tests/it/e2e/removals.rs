@@ -2,7 +2,8 @@
 //! each of them everything is proved, the topic included.
 
 use super::support::{PATIENCE, World, env, now_ms};
-use super::truth::{Random, Sender};
+use super::truth::Sender;
+use crate::harness::Rng;
 use serde_json::Value;
 use std::fs;
 
@@ -40,7 +41,7 @@ fn removals() {
     let contract = world.dir().join("schemas/traffic/camera_event.odcs.yaml");
     let text = fs::read_to_string(&contract).unwrap();
     fs::write(&contract, text.replace("    value: 400\n", "    value: 5\n")).unwrap();
-    let (mut sender, mut random) = (Sender::new(&world, 4, 31), Random(32));
+    let (mut sender, mut random) = (Sender::new(&world, 4, 31), Rng(32));
     let mut below = |end: i64| random.below(end.unsigned_abs()).cast_signed();
     for n in 0..1_200 {
         let days = DAYS_BACK[usize::try_from(below(5)).unwrap()];

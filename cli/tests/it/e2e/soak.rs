@@ -7,7 +7,8 @@
 
 use super::model::{AGGREGATE, Key, Model, Row, SQL, served};
 use super::support::{PATIENCE, PIPELINE, World, now_ms, seconds};
-use super::truth::{Random, Sender};
+use super::truth::Sender;
+use crate::harness::Rng;
 use deltaworks_core::reason::Reason;
 use deltaworks_jobs::produce::generate::{EventKind, Generator, Plan};
 use deltaworks_jobs::project::settings::{Pipeline, Settings};
@@ -61,10 +62,10 @@ fn runs_killed_in_every_step() {
     let world = world.aggregate(AGGREGATE);
     let mut events = generator(&world, seed, duration);
     let mut sender = Sender::new(&world, PARTITIONS, seed);
-    let mut random = Random(seed);
+    let mut random = Rng(seed);
     let mut kinds: BTreeMap<EventKind, usize> = BTreeMap::new();
     let burst = RATE.unsigned_abs() * PAUSE.as_millis() as u64 / 1_000;
-    let mut partitions = Random(seed + 1);
+    let mut partitions = Rng(seed + 1);
     let mut send = |sender: &mut Sender| {
         for _ in 0..=partitions.below(2 * burst) {
             let event = events.event().unwrap();
@@ -121,7 +122,7 @@ fn generator(world: &World, seed: u64, duration: Duration) -> Generator {
 }
 
 /// Kills runs: two in three at some moment of a step that is chosen beforehand, the others at some moment.
-fn kill_loop(world: &World, random: &mut Random, duration: Duration) -> Toll {
+fn kill_loop(world: &World, random: &mut Rng, duration: Duration) -> Toll {
     let begun = Instant::now();
     let (mut toll, mut before) = (Toll::default(), (0, 0));
     // how long each step has taken when it was not disturbed

@@ -3,6 +3,7 @@
 //! The product's own counters are no part of the truth: its ledger is held against the truth too.
 
 use super::support::{PATIENCE, World, now_ms};
+use crate::harness::Rng;
 use deltaworks_jobs::kafka::producer::{Outgoing, Producer};
 use deltaworks_jobs::produce::generate::Event;
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub struct Sender {
     partitions: i32,
     pub producer: Producer,
     topic: String,
-    random: Random,
+    random: Rng,
     number: u64,
     waiting: Vec<Sent>,
 }
@@ -63,7 +64,7 @@ impl Sender {
     /// One that sends with this producer.
     pub fn over(producer: Producer, world: &World, partitions: i32, seed: u64) -> Self {
         let (truth, topic) = (Truth::default(), world.topic.clone());
-        Self { truth, partitions, producer, topic, random: Random(seed), number: 0, waiting: Vec::new() }
+        Self { truth, partitions, producer, topic, random: Rng(seed), number: 0, waiting: Vec::new() }
     }
 
     /// Sends `count` messages over all partitions, one in 32 of them broken, at random event times of the last two days.
@@ -409,22 +410,4 @@ pub fn micros(text: &str) -> i64 {
 fn text_of(ms: i64) -> String {
     let at = jiff::Timestamp::from_millisecond(ms).unwrap();
     format!("{at:.3}")
-}
-
-/// SplitMix64: numbers that a seed brings back.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
 }

@@ -1,7 +1,8 @@
 //! Exact windows on a real store: computed, restated by late events, left alone; and left for the other readers.
 
 use super::support::{Ended, PATIENCE, World, now_ms};
-use super::truth::{Random, Sender};
+use super::truth::Sender;
+use crate::harness::Rng;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
@@ -40,7 +41,7 @@ fn windows() {
     fs::write(world.dir().join("sql/traffic/speeds.sql"), SPEEDS).unwrap();
     let world = world.aggregate("avg_speed").aggregate("speeds");
     let mut sender = Sender::new(&world, 4, 17);
-    let mut random = Random(18);
+    let mut random = Rng(18);
     let mut below = |end: i64| random.below(end.unsigned_abs()).cast_signed();
     // the newest event is older than lateness and idling, so that all windows are complete that they can complete
     let ago_ms = |days: i64, within_ms: i64| now_ms() - days * DAY_MS - within_ms;

@@ -4,8 +4,7 @@
 //! What the windows must be comes from the files of a case alone, for its events in the order of their lines, dealt out
 //! to the partitions in turn. How they are sent, landed, computed and interrupted in between is the test's.
 
-use super::project::Knobs;
-use super::{Ended, Lake, MockBroker, Project};
+use super::{Ended, MockBroker, Project};
 use deltaworks_jobs::engine::Format;
 use deltaworks_jobs::kafka::producer::Outgoing;
 use std::collections::BTreeMap;
@@ -68,9 +67,7 @@ impl Cases {
         for case in &all[1..] {
             broker.create_topic(&case.pipeline(), setup.partitions);
         }
-        let dir = tempfile::tempdir().unwrap();
-        let lake = Lake::folder(&dir.path().join("lake"));
-        let project = Project::on(dir, &broker, &lake, &Knobs::default());
+        let project = Project::new(&broker);
         write_project(&project, &all, setup);
         let since_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64 - 60_000;
         Self { sent: vec![0; all.len()], all, project, broker, partitions: setup.partitions, since_ms, broken: 0 }

@@ -1,19 +1,17 @@
-//! What every story needs: a broker, a lake, a project, the binary as a child, and the truth.
+//! What every story needs: a broker, a project with its lake, the binary as a child, and the truth.
 //!
 //! ```text
 //!   Feed (what was sent, and where it went) ──────────────┐
 //!      │ Broker                                           ▼
-//!      └────> deltaworks stream (Child) ──> Lake ──> oracle::verify
+//!      └────> deltaworks stream (Child) ──> lake ──> oracle::verify
 //! ```
-//! [`Broker`] and [`Lake`] know nothing of mocks: a story written for them runs against real services
-//! as well.
+//! [`Broker`] knows nothing of mocks.
 
 pub mod broker;
 pub mod cases;
 pub mod child;
 pub mod endpoint;
 pub mod events;
-pub mod lake;
 pub mod openlineage;
 pub mod oracle;
 pub mod project;
@@ -21,7 +19,6 @@ pub mod project;
 pub use broker::{Broker, MockBroker};
 pub use child::{Child, Ended};
 pub use events::{Event, Rng};
-pub use lake::Lake;
 pub use oracle::Feed;
 pub use project::Project;
 

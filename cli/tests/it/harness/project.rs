@@ -1,7 +1,7 @@
 //! A project in a temporary folder, and what a test asks of it.
 
 use super::child::Child;
-use super::{Broker, Ended, Lake, PATIENCE};
+use super::{Broker, Ended, PATIENCE};
 use deltaworks_core::progress::AppIds;
 use deltaworks_jobs::engine;
 use deltaworks_jobs::lake::TableName;
@@ -19,7 +19,7 @@ pub const TOPIC: &str = "events";
 /// member that was killed.
 pub const CATCH_UP: [&str; 4] = ["stream", "--until-caught-up", "--partitions", "0-3"];
 
-/// An option whose variable is not set counts as not given: one file serves folders and S3.
+/// An option whose variable is not set counts as not given.
 const STORAGE: &str = "  aws_access_key_id: ${AWS_ACCESS_KEY_ID:-}
   aws_secret_access_key: ${AWS_SECRET_ACCESS_KEY:-}
   aws_region: ${AWS_REGION:-}
@@ -53,23 +53,18 @@ pub struct Project {
 }
 
 impl Project {
-    /// A project with defaults, its lake a folder beside it.
+    /// A project with defaults.
     pub fn new(broker: &Broker) -> Self {
         Self::with(broker, &Knobs::default())
     }
 
-    /// A project with its lake a folder beside it.
+    /// A project with its lake a folder in it.
     pub fn with(broker: &Broker, knobs: &Knobs) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let lake = Lake::folder(&dir.path().join("lake"));
-        Self::on(dir, broker, &lake, knobs)
-    }
-
-    /// A project on any lake.
-    pub fn on(dir: tempfile::TempDir, broker: &Broker, lake: &Lake, knobs: &Knobs) -> Self {
-        let mut env = lake.env.clone();
-        env.push(("KAFKA_BROKERS".to_owned(), broker.bootstrap.clone()));
-        env.push(("DELTAWORKS_LAKE".to_owned(), lake.url.clone()));
+        let env = vec![
+            ("KAFKA_BROKERS".to_owned(), broker.bootstrap.clone()),
+            ("DELTAWORKS_LAKE".to_owned(), format!("file://{}", dir.path().join("lake").display())),
+        ];
         let project = Self { dir, env };
         project.configure(knobs);
         project.deploy(super::events::CONTRACT);
@@ -95,7 +90,14 @@ impl Project {
 
     /// Puts a contract in place.
     pub fn deploy(&self, contract: &str) {
-        fs::write(self.path().join("event.odcs.yaml"), contract).unwrap();
+        self.put("event.odcs.yaml", contract);
+    }
+
+    /// Puts a file in place, such as that of an aggregate.
+    pub fn put(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     /// Folder of the project.

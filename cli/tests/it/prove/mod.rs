@@ -5,7 +5,7 @@ mod changes;
 mod windows;
 
 use crate::harness::project::{CATCH_UP, Knobs, TOPIC, block_on};
-use crate::harness::{Event, Feed, Lake, MockBroker, Project, Rng};
+use crate::harness::{Event, Feed, MockBroker, Project, Rng};
 use changes::{change, doubled, liar, open, rewrite, some_cell, some_file, with_cell, without_one};
 use deltaworks_jobs::clock::Clock;
 use deltaworks_jobs::lake::{Commit, CommitOutcome};
@@ -52,11 +52,9 @@ impl Story {
         let broker = MockBroker::start(TOPIC, PARTITIONS);
         let top = vec![aggregates];
         let knobs = Knobs { commit: "{every: 5s, rows: 30}", top, ..Knobs::default() };
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("totals.sql"), TOTALS).unwrap();
-        std::fs::write(dir.path().join("notes.sql"), NOTES).unwrap();
-        let lake = Lake::folder(&dir.path().join("lake"));
-        let project = Project::on(dir, &broker, &lake, &knobs);
+        let project = Project::with(&broker, &knobs);
+        project.put("totals.sql", TOTALS);
+        project.put("notes.sql", NOTES);
         Self { broker, project, feed: Feed::new(), rng: Rng(seed) }
     }
 

@@ -2,8 +2,8 @@
 
 use super::changes::{change, doubled, liar, open, rewrite, some_cell, some_file, with_cell, without, without_one};
 use super::{Story, copy, proved, refuted};
-use crate::harness::project::{Knobs, block_on};
-use crate::harness::{Lake, MockBroker, Project, Rng};
+use crate::harness::project::block_on;
+use crate::harness::{MockBroker, Project, Rng};
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
@@ -188,9 +188,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn project(cases: &[Case], broker: &MockBroker) -> Project {
-    let dir = tempfile::tempdir().unwrap();
-    let lake = Lake::folder(&dir.path().join("lake"));
-    let project = Project::on(dir, broker, &lake, &Knobs::default());
+    let project = Project::new(broker);
     project.deploy(CONTRACT);
     let (mut aggregates, mut pipelines) = (String::new(), String::new());
     for Case { name, .. } in cases {
