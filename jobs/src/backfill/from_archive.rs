@@ -4,8 +4,7 @@
 //! looked at when a date is read: its manifest says what must be in it.
 
 use super::state::{self, Backfill, New};
-use super::watched::{Filled, spec_of, spelled, watched};
-use crate::batch::meter::Meter;
+use super::watched::{Filled, Resumed, spec_of, spelled};
 use crate::batch::{Run, removed_from};
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
@@ -17,7 +16,6 @@ use deltaworks_core::windows::Dates;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use tokio_util::sync::CancellationToken;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -81,21 +79,19 @@ pub async fn create_archive(settings: &Settings, options: &ArchiveBackfill, cloc
     state::create(&lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await?.by_itself().map(Some)
 }
 
-/// Goes on; the report says how far it got, also if it failed.
-pub(super) async fn run(
-    lake: &Lake,
-    settings: &Settings,
-    backfill: &Backfill,
-    run_id: &str,
-    meter: &Meter,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> Result<RestoreReport> {
-    let Spec { archive, from, to } = spec_of(backfill)?;
-    let pipeline = settings.pipeline(&backfill.target)?.clone();
-    let options = RestoreOptions { run_id: run_id.to_owned(), pipeline, from: archive, dates: Dates { from, to } };
-    watched(lake, backfill, run_id, clock, stop, async |stop| restore_on(lake, settings, &options, meter, stop).await)
-        .await
+impl Resumed<'_> {
+    /// Goes on; the report says how far it got, also if it failed.
+    ///
+    /// # Errors
+    /// The plan cannot be read, or the pipeline is gone.
+    pub async fn restore_from_archive(&self) -> Result<RestoreReport> {
+        let Self { lake, settings, backfill, meter, .. } = *self;
+        let Spec { archive, from, to } = spec_of(backfill)?;
+        let pipeline = settings.pipeline(&backfill.target)?.clone();
+        let run_id = self.options.run_id.clone();
+        let options = RestoreOptions { run_id, pipeline, from: archive, dates: Dates { from, to } };
+        self.watched(async |stop| restore_on(lake, settings, &options, meter, stop).await).await
+    }
 }
 
 /// Dates of the plan that raw does not keep yet, in their order.

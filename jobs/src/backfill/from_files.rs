@@ -7,9 +7,8 @@
 
 use super::files::{self, Earlier, FilesPlan, FilesReport, FilesRun, FilesSpec, Format, FrozenFile};
 use super::state::{self, Backfill, Created, New};
-use super::watched::{Filled, items_done, spec_of, spelled, watched};
+use super::watched::{Filled, Resumed, items_done, spec_of, spelled};
 use crate::batch::Run;
-use crate::batch::meter::Meter;
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
@@ -18,7 +17,6 @@ use crate::project::settings::{Pipeline, Settings};
 use deltaworks_core::backfill::{BackfillId, Kind, State};
 use serde::Serialize;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Times that a listing is judged again because others were created meanwhile.
 const ATTEMPTS_MAX: usize = 4;
@@ -107,23 +105,21 @@ pub async fn create_files_on(
     Err(Error::new(Stage::Backfill, Class::Overlap, message).hint("create one after the other"))
 }
 
-/// Goes on; the report says how far it got, also if it failed.
-pub async fn run(
-    lake: &Lake,
-    settings: &Settings,
-    backfill: &Backfill,
-    run_id: &str,
-    meter: &Meter,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> Result<FilesReport> {
-    let pipeline = settings.pipeline(&backfill.target)?;
-    let plan = plan_of(lake, backfill).await?;
-    let id = backfill.id.to_string();
-    watched(lake, backfill, run_id, clock, stop, async |stop| {
-        FilesRun { lake, settings, pipeline, id: &id, plan: &plan, meter, clock, stop }.run().await
-    })
-    .await
+impl Resumed<'_> {
+    /// Goes on; the report says how far it got, also if it failed.
+    ///
+    /// # Errors
+    /// The plan cannot be read, or the pipeline is gone.
+    pub async fn fill_from_files(&self) -> Result<FilesReport> {
+        let Self { lake, settings, backfill, meter, clock, .. } = *self;
+        let pipeline = settings.pipeline(&backfill.target)?;
+        let plan = plan_of(lake, backfill).await?;
+        let id = backfill.id.to_string();
+        self.watched(async |stop| {
+            FilesRun { lake, settings, pipeline, id: &id, plan: &plan, meter, clock, stop }.run().await
+        })
+        .await
+    }
 }
 
 impl Filled for FilesReport {

@@ -5,7 +5,7 @@
 //! each. A place that is in raw or in rejects adds nothing.
 
 use super::state::{self, Backfill, New};
-use super::watched::{Filled, items_done, spec_of, spelled, watched};
+use super::watched::{Filled, Resumed, items_done, spec_of, spelled};
 use crate::batch::Run;
 use crate::batch::meter::Meter;
 use crate::clock::Clock;
@@ -23,7 +23,6 @@ use deltaworks_core::windows::Instant;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tokio_util::sync::CancellationToken;
 
 /// Offsets of one piece.
 const PIECE_OFFSETS: i64 = 1_000_000;
@@ -136,54 +135,52 @@ pub async fn create_kafka(settings: &Settings, options: &KafkaBackfill, clock: &
     state::create(&lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await?.by_itself().map(Some)
 }
 
-/// Goes on; the report says how far it got, also if it failed.
-pub(super) async fn run(
-    lake: &Lake,
-    settings: &Settings,
-    backfill: &Backfill,
-    run_id: &str,
-    meter: &Meter,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> Result<KafkaReport> {
-    let pipeline = settings.pipeline(&backfill.target)?;
-    let spec: Spec = spec_of(backfill)?;
-    let pieces: Vec<Piece> = state::items(lake, backfill).await?;
-    watched(lake, backfill, run_id, clock, stop, async |stop| {
-        let mut report = KafkaReport { pieces: pieces.len() as u64, ..KafkaReport::default() };
-        let ended = async {
-            loop {
-                let done = items_done(lake, &backfill.target, &backfill.id.to_string()).await?;
-                report.pieces_done = done as u64;
-                report.show(meter);
-                let Some(piece) = pieces.get(done) else { return Ok(()) };
-                if stop.is_cancelled() || report.read.stopped {
-                    report.read.stopped = true;
-                    return Ok(());
+impl Resumed<'_> {
+    /// Goes on; the report says how far it got, also if it failed.
+    ///
+    /// # Errors
+    /// The plan cannot be read, or the pipeline is gone.
+    pub async fn fill_from_kafka(&self) -> Result<KafkaReport> {
+        let Self { lake, settings, backfill, meter, clock, .. } = *self;
+        let pipeline = settings.pipeline(&backfill.target)?;
+        let spec: Spec = spec_of(backfill)?;
+        let pieces: Vec<Piece> = state::items(lake, backfill).await?;
+        self.watched(async |stop| {
+            let mut report = KafkaReport { pieces: pieces.len() as u64, ..KafkaReport::default() };
+            let ended = async {
+                loop {
+                    let done = items_done(lake, &backfill.target, &backfill.id.to_string()).await?;
+                    report.pieces_done = done as u64;
+                    report.show(meter);
+                    let Some(piece) = pieces.get(done) else { return Ok(()) };
+                    if stop.is_cancelled() || report.read.stopped {
+                        report.read.stopped = true;
+                        return Ok(());
+                    }
+                    let place = format!("{}/{}", pipeline.topic, piece.partition);
+                    tracing::info!(%place, from = piece.from, to = piece.to, "reading again");
+                    let ranges = still_held(settings, pipeline, lake, &spec, piece).await?;
+                    let progress = Progress {
+                        app_id: AppIds::new(&pipeline.name).backfill(&backfill.id.to_string()),
+                        from: done as i64,
+                        to: done as i64 + 1,
+                    };
+                    let again = Again {
+                        run_id: &self.options.run_id,
+                        source: format!("backfill {}", backfill.id),
+                        ranges: &ranges,
+                        dry_run: false,
+                        progress: Some(progress),
+                    };
+                    again.read(lake, settings, pipeline, clock, stop, &mut report.read).await?;
                 }
-                let place = format!("{}/{}", pipeline.topic, piece.partition);
-                tracing::info!(%place, from = piece.from, to = piece.to, "reading again");
-                let ranges = still_held(settings, pipeline, lake, &spec, piece).await?;
-                let progress = Progress {
-                    app_id: AppIds::new(&pipeline.name).backfill(&backfill.id.to_string()),
-                    from: done as i64,
-                    to: done as i64 + 1,
-                };
-                let again = Again {
-                    run_id,
-                    source: format!("backfill {}", backfill.id),
-                    ranges: &ranges,
-                    dry_run: false,
-                    progress: Some(progress),
-                };
-                again.read(lake, settings, pipeline, clock, stop, &mut report.read).await?;
-            }
-        };
-        let ended: Result<()> = ended.await;
-        report.read.error = ended.err();
-        report
-    })
-    .await
+            };
+            let ended: Result<()> = ended.await;
+            report.read.error = ended.err();
+            report
+        })
+        .await
+    }
 }
 
 /// Pieces that are not wholly in raw, in their order.

@@ -7,45 +7,23 @@
 //! of the plan, whatever the interval; Q3 a backfill is finished once no unit of it is left, and not before.
 
 use super::freeze::{Spec, definition_of, job_of, named, no_longer_kept};
-use super::resume::{Figures, ResumeOptions, UnitFigures};
+use super::resume::{Figures, UnitFigures};
 use super::state::{self, Backfill, Watch, cancelled};
-use crate::batch::meter::Meter;
+use super::watched::Resumed;
 use crate::batch::{
     BatchOptions, BatchReport, Chosen, Context, Input, Job, Permit, Run, UnitCounts, batch_name, ledger_of,
 };
-use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
 use crate::faults;
 use crate::lake::Lake;
-use crate::project::settings::Settings;
 use deltaworks_core::backfill::{BackfillId, Event, FrozenUnit, Kind, State, Turn, left, portions};
 use deltaworks_core::units::{Entry, Fingerprint, Unit};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Units of a portion, unless one date alone has more.
 const PORTION_UNITS: usize = 96;
 /// Times that what is left is gone through, where other runs keep coming in between.
 const PASSES_MAX: usize = 4;
-
-/// What a recompute is carried out with.
-pub struct Recompute<'a> {
-    /// The lake.
-    pub lake: &'a Lake,
-    /// The project.
-    pub settings: &'a Settings,
-    /// Which backfill.
-    pub backfill: &'a Backfill,
-    /// What is asked for.
-    pub options: &'a ResumeOptions,
-    /// Live figures.
-    pub meter: &'a Arc<Meter>,
-    /// The time.
-    pub clock: &'a Clock,
-    /// Cancelled where it is to end.
-    pub stop: &'a CancellationToken,
-}
 
 /// What has been found out while it goes on.
 #[derive(Default)]
@@ -56,13 +34,13 @@ struct Progress {
     set_aside: Chosen,
 }
 
-impl Recompute<'_> {
+impl Resumed<'_> {
     /// Goes on; the figures say how far it got, also if it failed. `true` where it was told to end.
     ///
     /// # Errors
     /// What ends a run of batch; [`Class::User`] if the definition changed or the backfill was given up;
     /// [`Class::InputLost`] if raw no longer keeps the dates of some units: the others are done.
-    pub async fn run(&self, figures: &mut Figures) -> Result<bool> {
+    pub async fn recompute(&self, figures: &mut Figures) -> Result<bool> {
         let spec = Spec::of(self.backfill)?;
         let plan: Vec<FrozenUnit> = state::items(self.lake, self.backfill).await?;
         let mut progress = Progress::default();

@@ -3,9 +3,9 @@
 use super::files::FilesReport;
 use super::freeze::Spec;
 use super::from_kafka::KafkaReport;
-use super::recompute::{Recompute, left_of};
+use super::recompute::left_of;
 use super::state::{self, Backfill, cancelled};
-use super::watched::Filled;
+use super::watched::{Filled, Resumed};
 use super::{from_archive, from_files, from_kafka};
 use crate::batch::meter::Meter;
 use crate::clock::Clock;
@@ -161,23 +161,12 @@ pub async fn resume_on(
                 return Ok(false);
             }
         }
+        let resumed = Resumed { lake, settings, backfill, options, meter, clock, stop };
         match backfill.kind {
-            Kind::Recompute => {
-                let recompute = Recompute { lake, settings, backfill, options, meter, clock, stop };
-                recompute.run(&mut report.figures).await
-            }
-            Kind::Files => {
-                let done = from_files::run(lake, settings, backfill, &options.run_id, meter, clock, stop).await?;
-                ended_as(report.files.insert(done))
-            }
-            Kind::Kafka => {
-                let done = from_kafka::run(lake, settings, backfill, &options.run_id, meter, clock, stop).await?;
-                ended_as(report.pieces.insert(done))
-            }
-            Kind::Archive => {
-                let done = from_archive::run(lake, settings, backfill, &options.run_id, meter, clock, stop).await?;
-                ended_as(report.dates.insert(done))
-            }
+            Kind::Recompute => resumed.recompute(&mut report.figures).await,
+            Kind::Files => ended_as(report.files.insert(resumed.fill_from_files().await?)),
+            Kind::Kafka => ended_as(report.pieces.insert(resumed.fill_from_kafka().await?)),
+            Kind::Archive => ended_as(report.dates.insert(resumed.restore_from_archive().await?)),
         }
     };
     match ended.await {
