@@ -212,6 +212,18 @@ async fn a_listing_that_misses_a_commit(lake: Lake) {
     assert_eq!(other.find_commit(&raw_commit(6, 0).identity), Some(7), "no commit is forgotten");
 }
 
+/// Nor is that of a table that was made meanwhile.
+async fn a_listing_that_misses_the_first_commit(lake: Lake) {
+    let mut table = lake.ensure_table(&spec()).await.unwrap();
+    land(&mut table, 0..1).await;
+    let mut script = Script::new();
+    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
+    let missed = script.add(Fault::MissEntry, log, 0, 2);
+    let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
+    let other = faulty.open_table(&spec().name).await.unwrap().unwrap();
+    assert_eq!((other.version(), missed.fired()), (1, 2));
+}
+
 /// Who lists before another one commits, and commits after it, is told.
 async fn a_listing_from_before_a_commit(lake: Lake) {
     let mut table = lake.ensure_table(&spec()).await.unwrap();
@@ -564,6 +576,7 @@ suite! {
     uploads_are_retried
     txns_outlive_checkpoint_and_clean_up
     a_listing_that_misses_a_commit
+    a_listing_that_misses_the_first_commit
     a_listing_from_before_a_commit
     a_store_that_fails_is_no_version_that_is_gone
     a_listing_without_the_version_that_is_wanted

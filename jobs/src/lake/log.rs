@@ -177,10 +177,12 @@ impl LogRoot {
         }
         let mut built = build(&self.list(0).await?, version);
         for _ in 1..LISTINGS_MAX {
-            // who names a version has seen it, unless it is a person: a listing may lag behind
-            let Err(Hole::NotThere { version: wanted, last, .. }) = built else { break };
-            if wanted <= last {
-                break;
+            match built {
+                // the first commit, of a table that was made meanwhile
+                Err(Hole::Missing { .. }) => {}
+                // who names a version has seen it, unless it is a person: a listing may lag behind
+                Err(Hole::NotThere { version: wanted, last, .. }) if wanted > last => {}
+                _ => break,
             }
             built = build(&self.list(0).await?, version);
         }
