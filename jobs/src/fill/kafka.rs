@@ -5,10 +5,12 @@
 //! A thread reads; at most [`WAITING_MAX`] chunks wait for whoever takes them.
 //!
 //! Invariants: K1 of each range every readable message is handed over once, in the order of offsets, and none from
-//! outside; K2 reading ends only when every range was passed: a broker that goes silent is an error.
+//! outside; K2 reading ends only when every range was passed: a broker that goes silent is an error, and so is a
+//! transaction that is still open in a range.
 
 use crate::clock::Clock;
 use crate::error::{Class, Error, Result, Stage};
+use crate::kafka::ask::hidden_by_transaction;
 use crate::kafka::message::Chunk;
 use crate::kafka::source::{Event, Mode, Source};
 use crate::kafka::watermarks::Watermarks;
@@ -30,6 +32,8 @@ const AT_A_TIME: usize = 4_096;
 const WAIT: Duration = Duration::from_millis(100);
 /// A broker that sends nothing for so long is away.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a transaction that hides offsets of a range is waited for.
+const TRANSACTION_PATIENCE: Duration = Duration::from_secs(5);
 /// Chunks that wait to be taken; each has about 2 MiB, or one message.
 const WAITING_MAX: usize = 2;
 
@@ -186,6 +190,8 @@ fn read(
     let mode = Mode::Manual { group: GROUP.to_owned(), partitions: left.keys().copied().collect() };
     let mut source = Source::open(options, topic, mode, QUEUE_BYTES, want_headers)?;
     let mut heard = Instant::now();
+    // where the readable messages of a partition end before its range does
+    let mut hidden: BTreeMap<i32, i64> = BTreeMap::new();
     while !left.is_empty() {
         let mut chunk = Chunk::default();
         let events = source.poll(&mut chunk, AT_A_TIME, WAIT, clock.now_ms())?;
@@ -195,6 +201,7 @@ fn read(
         let mut passed = Vec::new();
         chunk.messages.retain(|message| {
             let Some(range) = left.get_mut(&message.partition) else { return false };
+            hidden.remove(&message.partition);
             let inside = message.offset >= range.from.0 && message.offset < range.to.0;
             // what was handed over, or lies beyond the range, is behind us
             range.from = Offset(message.offset).next_to_read().max(range.from);
@@ -218,11 +225,10 @@ fn read(
                         partitions.iter().filter_map(|p| left.get(p).map(|range| (*p, range.from.0))).collect();
                     source.assign(&starts)?;
                 }
-                Event::EndOfPartition { partition, position } => {
-                    if left.get(&partition).is_some_and(|range| position >= range.to.0) {
-                        passed.push(partition);
-                    }
-                }
+                Event::EndOfPartition { partition, position } => match left.get(&partition) {
+                    Some(range) if position >= range.to.0 => passed.push(partition),
+                    _ => drop(hidden.insert(partition, position)),
+                },
                 Event::Revoking(partitions) | Event::Lost(partitions) => source.unassign(&partitions)?,
                 Event::Trouble { text } => tracing::debug!(%text, "the broker is read again"),
             }
@@ -231,10 +237,53 @@ fn read(
         if !passed.is_empty() {
             source.unassign(&passed)?;
         }
+        if heard.elapsed() > TRANSACTION_PATIENCE
+            && let Some(error) = not_readable(topic, &left, &hidden)
+        {
+            return Err(error);
+        }
         if heard.elapsed() > PATIENCE {
             let message = format!("topic `{topic}` sends nothing more: {} ranges are left", left.len());
             return Err(Error::new(Stage::Kafka, Class::Outside, message));
         }
     }
     Ok(())
+}
+
+/// Why nothing more comes, where that is so for all of the ranges that are left.
+fn not_readable(topic: &str, left: &Ranges, hidden: &BTreeMap<i32, i64>) -> Option<Error> {
+    let of = |(partition, range): (&i32, &OffsetRange)| Some((*partition, *hidden.get(partition)?, range.to));
+    let all: Vec<(i32, i64, Offset)> = left.iter().map(of).collect::<Option<_>>()?;
+    let (partition, from, to) = *all.first()?;
+    Some(hidden_by_transaction(topic, partition, from, to.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::memory::{Broker, Sent};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_open_transaction_in_a_range_is_told() {
+        let broker = Broker::start();
+        broker.create_topic("events", 1);
+        let options = Options(BTreeMap::from([("bootstrap.servers".to_owned(), broker.bootstrap().to_owned())]));
+        for n in 0..6 {
+            if n == 3 {
+                broker.begin("events", 0);
+            }
+            broker.send("events", 0, Sent { payload: Some(b"x".to_vec()), ..Sent::default() });
+        }
+        let ranges = Ranges::from([(0, OffsetRange::new(1, 5))]);
+        let begin = || Reading::begin(&options, "events", ranges.clone(), false, &Clock::of(|| 0));
+        let mut reading = begin();
+        assert_eq!(reading.next().await.unwrap().map(|chunk| chunk.messages.len()), Some(2));
+        let error = reading.next().await.unwrap_err();
+        assert_eq!(error.class, Class::InputNotYet);
+        assert!(error.message.ends_with("hides the offsets 3 to 5 of events/0"), "{error:?}");
+        broker.end("events", 0, false);
+        let mut reading = begin();
+        while reading.next().await.unwrap().is_some() {}
+        assert_eq!(reading.passed(), BTreeMap::from([(0, PassedRange { messages: 2, gaps: 2 })]));
+    }
 }

@@ -93,6 +93,12 @@ pub(super) fn judge(topic: &str, code: Code, place: Option<(i32, i64)>, text: St
     }
 }
 
+/// Offsets that are there, and that nobody can read yet.
+pub(crate) fn hidden_by_transaction(topic: &str, partition: i32, from: i64, to: i64) -> Error {
+    let message = format!("a transaction that is still open hides the offsets {from} to {to} of {topic}/{partition}");
+    Error::new(Stage::Kafka, Class::InputNotYet, message).hint("try again when its producer has ended it")
+}
+
 /// The topic does not exist.
 pub(super) fn missing_topic(topic: &str) -> Error {
     Error::new(Stage::Kafka, Class::User, format!("topic `{topic}` does not exist"))

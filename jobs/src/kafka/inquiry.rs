@@ -4,7 +4,7 @@
 //! committed consumer end at the last stable offset, and an open transaction would then close
 //! windows.
 
-use super::ask::topic_partitions;
+use super::ask::{hidden_by_transaction, topic_partitions};
 use super::batch::c_name;
 use super::config;
 use super::context::Context;
@@ -67,7 +67,7 @@ impl Inquiry {
     /// message has no time.
     ///
     /// # Errors
-    /// [`Class::Outside`] if the broker does not answer within 15 s.
+    /// [`Class::InputNotYet`] if an open transaction hides it; [`Class::Outside`] if the broker does not answer within 15 s.
     pub fn message_time_at(&self, topic: &str, partition: i32, offset: i64) -> Result<Option<i64>> {
         let (low, high) = self.low_high(topic, partition)?;
         if !(low..high).contains(&offset) {
@@ -84,6 +84,11 @@ impl Inquiry {
         }
         let Some(client) = looker.as_ref() else { return Ok(None) };
         let what = format!("the message at `{topic}` partition {partition} offset {offset}");
+        // a reader of what is committed sees the log end before the first open transaction
+        let (_, stable) = client.fetch_watermarks(topic, partition, TIMEOUT).map_err(|e| self.failed(&what, &e))?;
+        if offset >= stable {
+            return Err(hidden_by_transaction(topic, partition, stable, offset + 1));
+        }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|e| self.failed(&what, &e))?;
         client.assign(&list).map_err(|e| self.failed(&what, &e))?;

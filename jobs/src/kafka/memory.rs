@@ -7,6 +7,7 @@
 //!
 //! Invariants: S1 to S3 of [`super::source`]; M1 polls of the same log deliver the same chunks, however fast.
 
+use super::ask::hidden_by_transaction;
 use super::message::Chunk;
 use super::source::{Event, Mode};
 use crate::error::{Class, Error, Result, Stage};
@@ -133,7 +134,12 @@ impl Broker {
 
     /// The time of the readable message at an offset.
     pub fn message_time_at(&self, topic: &str, partition: i32, offset: i64) -> Result<Option<i64>> {
-        self.look(topic, partition, |log| log.at(offset).and_then(|sent| sent.time_ms))
+        self.look(topic, partition, |log| {
+            if (log.stable()..log.high()).contains(&offset) {
+                return Err(hidden_by_transaction(topic, partition, log.stable(), offset + 1));
+            }
+            Ok(log.at(offset).and_then(|sent| sent.time_ms))
+        })?
     }
 
     /// The first offset whose message is not older than an instant, or the high watermark.

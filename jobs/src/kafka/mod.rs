@@ -14,7 +14,7 @@ pub mod source;
 pub mod start;
 pub mod watermarks;
 
-mod ask;
+pub(crate) mod ask;
 mod batch;
 mod client;
 mod close;

@@ -67,6 +67,7 @@ impl Watermarks {
     /// message has no time.
     ///
     /// # Errors
+    /// [`Class::InputNotYet`](crate::error::Class::InputNotYet) if an open transaction hides it;
     /// [`Class::Outside`](crate::error::Class::Outside) if the broker does not answer within 15 s.
     pub fn message_time_at(&self, topic: &str, partition: i32, offset: i64) -> Result<Option<i64>> {
         by!(&self.0, asked => asked.message_time_at(topic, partition, offset))

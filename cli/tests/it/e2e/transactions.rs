@@ -1,6 +1,6 @@
 //! Transactions: what is aborted is a gap, and what is open holds everything behind it.
 
-use super::support::{World, instant_ms, now_ms};
+use super::support::{PATIENCE, World, instant_ms, now_ms};
 use super::truth::Sender;
 use deltaworks_jobs::kafka::producer::Producer;
 use std::thread::sleep;
@@ -63,6 +63,11 @@ fn markers_are_gaps_and_an_open_transaction_holds_valid_through() {
     inside.producer.begin().unwrap();
     inside.send(5);
     assert_eq!(inside.settle_as_never_readable(), 5);
+    // nobody can tell what a skip into it would leave out
+    let skip = ["offsets", "skip", "camera_events", "--partition", "0", "--to", "116", "--yes"];
+    let refused = world.start(&skip).wait(PATIENCE);
+    assert_eq!(refused.code(), 7, "{refused}");
+    assert!(refused.stderr.contains("a transaction that is still open hides the offsets 114 to "), "{refused}");
     inside.producer.abort().unwrap();
     let end = world.catch_up(&[]);
     assert_eq!((&end["landed"], &end["gaps"], &end["next"]["0"]), (&0.into(), &6.into(), &120.into()), "{end}");
