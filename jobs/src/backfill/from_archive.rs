@@ -68,15 +68,27 @@ pub async fn plan_archive(settings: &Settings, options: &ArchiveBackfill) -> Res
 /// # Errors
 /// [`Class::User`] if there is no such pipeline; the store fails.
 pub async fn create_archive(settings: &Settings, options: &ArchiveBackfill, clock: &Clock) -> Result<Option<Backfill>> {
-    let lake = Lake::open(&settings.lake)?;
+    create_archive_on(&Lake::open(&settings.lake)?, settings, options, clock).await
+}
+
+/// The same, on a lake that is open.
+///
+/// # Errors
+/// As [`create_archive`].
+pub async fn create_archive_on(
+    lake: &Lake,
+    settings: &Settings,
+    options: &ArchiveBackfill,
+    clock: &Clock,
+) -> Result<Option<Backfill>> {
     let pipeline = settings.pipeline(&options.pipeline)?;
-    let items: Vec<Date> = gone(&lake, &pipeline.name, options.dates).await?.into_iter().collect();
+    let items: Vec<Date> = gone(lake, &pipeline.name, options.dates).await?.into_iter().collect();
     let (target, spec) = (pipeline.name.clone(), spelled(&spec(options))?);
     if items.is_empty() {
-        return state::open_one(&lake, Kind::Archive, &target, &spec).await;
+        return state::open_one(lake, Kind::Archive, &target, &spec).await;
     }
     let new = New { kind: Kind::Archive, target, spec, items, judged_against: None };
-    state::create(&lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await?.by_itself().map(Some)
+    state::create(lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await?.by_itself().map(Some)
 }
 
 impl Resumed<'_> {

@@ -120,11 +120,23 @@ pub async fn plan_kafka(settings: &Settings, options: &KafkaBackfill) -> Result<
 /// [`Class::User`] if there is no such pipeline or partition; [`Class::InputLost`] if the broker no longer holds where it
 /// would begin, or the topic was recreated; [`Class::Outside`] if broker or store do not answer.
 pub async fn create_kafka(settings: &Settings, options: &KafkaBackfill, clock: &Clock) -> Result<Option<Backfill>> {
-    let lake = Lake::open(&settings.lake)?;
+    create_kafka_on(&Lake::open(&settings.lake)?, settings, options, clock).await
+}
+
+/// The same, on a lake that is open.
+///
+/// # Errors
+/// As [`create_kafka`].
+pub async fn create_kafka_on(
+    lake: &Lake,
+    settings: &Settings,
+    options: &KafkaBackfill,
+    clock: &Clock,
+) -> Result<Option<Backfill>> {
     let pipeline = settings.pipeline(&options.pipeline)?;
-    let progress = progress_of(&lake, pipeline).await?;
+    let progress = progress_of(lake, pipeline).await?;
     let (target, spec) = (pipeline.name.clone(), spelled(&spec(&progress, options))?);
-    if let Some(open) = state::open_one(&lake, Kind::Kafka, &target, &spec).await? {
+    if let Some(open) = state::open_one(lake, Kind::Kafka, &target, &spec).await? {
         return Ok(Some(open));
     }
     let items = judged(settings, pipeline, &progress, options)?;
@@ -132,7 +144,7 @@ pub async fn create_kafka(settings: &Settings, options: &KafkaBackfill, clock: &
         return Ok(None);
     }
     let new = New { kind: Kind::Kafka, target, spec, items, judged_against: None };
-    state::create(&lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await?.by_itself().map(Some)
+    state::create(lake, &new, &Run::new(options.run_id.clone()), clock.now_ms()).await?.by_itself().map(Some)
 }
 
 impl Resumed<'_> {

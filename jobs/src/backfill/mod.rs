@@ -34,9 +34,9 @@ mod status;
 mod rows;
 
 pub use freeze::{Plan, RecomputeOptions, Spec, create, create_on, plan, plan_on};
-pub use from_archive::{ArchiveBackfill, ArchivePlan, create_archive, plan_archive};
+pub use from_archive::{ArchiveBackfill, ArchivePlan, create_archive, create_archive_on, plan_archive};
 pub use from_files::{FilesOptions, Listing, create_files, create_files_on, plan_files};
-pub use from_kafka::{Bound, KafkaBackfill, KafkaPlan, KafkaReport, Piece, create_kafka, plan_kafka};
+pub use from_kafka::{Bound, KafkaBackfill, KafkaPlan, KafkaReport, Piece, create_kafka, create_kafka_on, plan_kafka};
 pub(crate) use recompute::units_left;
 pub use resume::{Figures, Report, ResumeOptions, UnitFigures, find, resume, resume_on, what_is_left, what_is_left_on};
 pub use state::Backfill;

@@ -2,7 +2,9 @@
 
 use super::steps::Step;
 use super::world::{DAY_MS, PARTITIONS, World};
-use crate::backfill::{self, FilesOptions, RecomputeOptions, ResumeOptions};
+use crate::backfill::{
+    self, ArchiveBackfill, Backfill, Bound, FilesOptions, KafkaBackfill, RecomputeOptions, ResumeOptions,
+};
 use crate::batch::{BatchOptions, batch_on, meter::Meter as BatchMeter};
 use crate::error::{Error, Result};
 use crate::lake::{Codec, Lake, TableName};
@@ -56,6 +58,7 @@ impl Job<'_> {
             Step::Redrive { discarded_too } => self.redrive(*discarded_too).await,
             Step::Discard => self.discard().await,
             Step::Rewind { partition, back } => self.rewind(*partition, *back).await,
+            Step::FillTopic { partition, back } => self.fill_topic(*partition, *back).await,
             Step::Skip { partition, ahead } => self.skip(*partition, *ahead).await,
             Step::Recompute { days, forced } => self.recompute(*days, *forced).await,
             Step::Resume => self.resume_open().await,
@@ -67,7 +70,7 @@ impl Job<'_> {
             Step::Checkpoint => self.checkpoint().await,
             Step::Archive { days } => self.archive(*days).await,
             Step::Retain { days, archived } => self.retain(*days, *archived).await,
-            Step::Restore { days } => self.restore(*days).await,
+            Step::Restore { days, backfill } => self.restore(*days, *backfill).await,
             Step::Upkeep => self.upkeep().await,
             Step::Quality => self.quality().await,
         }
@@ -146,10 +149,29 @@ impl Job<'_> {
         Ok(AppIds::new(&pipeline.name).next_of(&pipeline.topic, partition, raw.txns()).map(|next| next.0))
     }
 
-    async fn rewind(&self, partition: i32, back: i64) -> Result<()> {
-        let Some(next) = self.next_of(partition).await? else { return Ok(()) };
+    /// So many offsets back, as far as the broker has them; `None` where nothing was landed yet.
+    async fn offset_back(&self, partition: i32, back: i64) -> Result<Option<i64>> {
+        let Some(next) = self.next_of(partition).await? else { return Ok(None) };
         let (low, _) = self.world.broker.low_high(super::world::TOPIC, partition)?;
-        let to = Target::Offset((next - back).max(low).min(next));
+        Ok(Some((next - back).max(low).min(next)))
+    }
+
+    async fn fill_topic(&self, partition: i32, back: i64) -> Result<()> {
+        let Some(from) = self.offset_back(partition, back).await? else { return Ok(()) };
+        let options = KafkaBackfill {
+            run_id: self.world.run_id(),
+            pipeline: "events".to_owned(),
+            partitions: Some(vec![partition]),
+            from: Bound::Offset(from),
+            to: None,
+        };
+        let World { settings, .. } = self.world;
+        self.resume_created(backfill::create_kafka_on(self.lake, settings, &options, &self.world.clock()).await?).await
+    }
+
+    async fn rewind(&self, partition: i32, back: i64) -> Result<()> {
+        let Some(to) = self.offset_back(partition, back).await? else { return Ok(()) };
+        let to = Target::Offset(to);
         let targets = Targets { partitions: Some(vec![partition]), to };
         let options = RewindOptions { run_id: self.world.run_id(), targets, dry_run: false };
         let World { settings, .. } = self.world;
@@ -179,7 +201,11 @@ impl Job<'_> {
             backwards: forced,
             parallel: 1,
         };
-        let created = backfill::create_on(self.lake, &self.world.settings, &options, &self.world.clock()).await?;
+        let World { settings, .. } = self.world;
+        self.resume_created(backfill::create_on(self.lake, settings, &options, &self.world.clock()).await?).await
+    }
+
+    async fn resume_created(&self, created: Option<Backfill>) -> Result<()> {
         match created {
             Some(backfill) => self.resume(backfill.id).await,
             None => Ok(()),
@@ -309,21 +335,22 @@ impl Job<'_> {
         ended(retain_on(self.lake, &self.world.settings, &options, now_ms, &stop).await.error)
     }
 
-    async fn restore(&self, days: i64) -> Result<()> {
+    async fn restore(&self, days: i64, backfill: bool) -> Result<()> {
         if !self.has_raw().await? {
             return Ok(());
         }
-        let options = RestoreOptions {
-            run_id: self.world.run_id(),
-            pipeline: Arc::clone(self.world.pipeline()),
-            from: self.world.archive(),
-            dates: Dates { from: self.days_ago(days + 3), to: self.days_ago(days) },
-        };
-        ended(
-            restore_on(self.lake, &self.world.settings, &options, &BatchMeter::default(), &CancellationToken::new())
-                .await
-                .error,
-        )
+        let World { settings, .. } = self.world;
+        let (run_id, from) = (self.world.run_id(), self.world.archive());
+        let dates = Dates { from: self.days_ago(days + 3), to: self.days_ago(days) };
+        if backfill {
+            let options = ArchiveBackfill { run_id, pipeline: "events".to_owned(), from, dates };
+            let clock = self.world.clock();
+            let created = backfill::create_archive_on(self.lake, settings, &options, &clock).await?;
+            return self.resume_created(created).await;
+        }
+        let options = RestoreOptions { run_id, pipeline: Arc::clone(self.world.pipeline()), from, dates };
+        let stop = CancellationToken::new();
+        ended(restore_on(self.lake, settings, &options, &BatchMeter::default(), &stop).await.error)
     }
 
     async fn upkeep(&self) -> Result<()> {

@@ -223,6 +223,7 @@ fn may_end(step: &Step, error: &Error, was_troubled: bool) -> bool {
             | Step::Resume
             | Step::Skip { .. }
             | Step::Rewind { .. }
+            | Step::FillTopic { .. }
             | Step::FillFiles { .. },
             Class::User | Class::InputLost | Class::InputNotYet,
         ) => true,

@@ -73,6 +73,11 @@ pub enum Step {
         days: i64,
         forced: bool,
     },
+    /// A range of the topic that was landed before, as a backfill.
+    FillTopic {
+        partition: i32,
+        back: i64,
+    },
     /// Goes on with a backfill that is open, if there is one.
     Resume,
     /// Gives a backfill up that is open, if there is one.
@@ -94,8 +99,10 @@ pub enum Step {
         days: i64,
         archived: bool,
     },
+    /// As a backfill, or directly.
     Restore {
         days: i64,
+        backfill: bool,
     },
     Upkeep,
     Quality,
@@ -167,7 +174,8 @@ fn step(rng: &mut ChaCha8Rng) -> Step {
         570..615 => Step::Reconcile,
         615..660 => Step::Redrive { discarded_too: rng.random_bool(0.2) },
         660..680 => Step::Discard,
-        680..710 => Step::Rewind { partition: partition(rng), back: rng.random_range(0..40) },
+        680..696 => Step::Rewind { partition: partition(rng), back: rng.random_range(0..40) },
+        696..710 => Step::FillTopic { partition: partition(rng), back: rng.random_range(0..40) },
         710..722 => Step::Skip { partition: partition(rng), ahead: rng.random_range(0..3) },
         722..748 => Step::Recompute { days: rng.random_range(1..4), forced: rng.random() },
         748..764 => Step::Resume,
@@ -179,7 +187,7 @@ fn step(rng: &mut ChaCha8Rng) -> Step {
         892..905 => Step::Checkpoint,
         905..935 => Step::Archive { days: rng.random_range(0..4) },
         935..951 => Step::Retain { days: rng.random_range(1..6), archived: rng.random_bool(0.7) },
-        951..980 => Step::Restore { days: rng.random_range(0..5) },
+        951..980 => Step::Restore { days: rng.random_range(0..5), backfill: rng.random() },
         980..988 => Step::Upkeep,
         988..996 => Step::Quality,
         _ => Step::Check,
