@@ -542,6 +542,24 @@ async fn ledger_is_copied_once(lake: Lake) {
     assert!(seen.contains("| 8 | 8 | 000000000000000000000000000000ff |"), "{seen}");
 }
 
+/// Who reads an older snapshot is told of it alone, however far the ledger is by then.
+async fn a_ledger_that_is_ahead_tells_of_a_snapshot(lake: Lake) {
+    let mut raw = lake.ensure_table(&spec()).await.unwrap();
+    land(&mut raw, 0..5).await;
+    let snapshot = raw.clone();
+    let told = async || {
+        let told = ledger::read(&lake, &snapshot, "events").await.unwrap();
+        assert_eq!(told.broken, Vec::<String>::new());
+        let last = told.partitions.values().flatten().map(|told| told.version).max();
+        (last, told.partitions.values().flatten().count(), told.dates)
+    };
+    let before = told().await;
+    assert_eq!(before.0, Some(5));
+    land(&mut raw, 5..8).await;
+    ledger::copy(&lake, &raw, "events", &identity(100)).await.unwrap();
+    assert_eq!(told().await, before);
+}
+
 async fn check_leaves_nothing(lake: Lake) {
     let report = lake.check_store().await.unwrap();
     assert!(report.clock_skew_ms.abs() < 60_000, "{report:?}");
@@ -589,5 +607,6 @@ suite! {
     wrong_partition_values_are_refused
     large_files_go_in_parts
     ledger_is_copied_once
+    a_ledger_that_is_ahead_tells_of_a_snapshot
     check_leaves_nothing
 }

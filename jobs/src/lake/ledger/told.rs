@@ -51,7 +51,10 @@ pub async fn read(lake: &Lake, raw: &Table, pipeline: &str) -> Result<ToldByAll>
         for file in ledger.live_files().await? {
             let mut batches = ledger.read_file(&file, &columns).await?;
             while let Some(batch) = batches.next().await.transpose()? {
-                for row in from_batch(&batch, pipeline, raw.id())? {
+                // the ledger may be ahead of the snapshot: others land and copy meanwhile
+                let told =
+                    from_batch(&batch, pipeline, raw.id())?.into_iter().filter(|row| row.version <= raw.version());
+                for row in told {
                     rows.entry(row.version).or_default().push(row);
                 }
             }
