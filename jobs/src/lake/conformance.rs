@@ -81,6 +81,11 @@ fn values(date: Option<&str>, city: Option<&str>) -> PartitionValues {
     PartitionValues::from([("event_date".into(), date.map(Into::into)), ("city".into(), city.map(Into::into))])
 }
 
+/// What a listing of the log of [`spec`]'s table asks for.
+fn is_log(path: &deltalake::logstore::object_store::path::Path) -> bool {
+    path.as_ref().ends_with("raw/events/_delta_log")
+}
+
 fn identity(sequence: u64) -> Identity {
     Identity { run_id: "run".into(), sequence }
 }
@@ -198,10 +203,9 @@ async fn unknown_outcomes(lake: Lake) {
 /// A folder is not listed at one instant.
 async fn a_listing_that_misses_a_commit(lake: Lake) {
     let mut table = lake.ensure_table(&spec()).await.unwrap();
-    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
     let mut script = Script::new();
-    let missed = script.add(Fault::MissEntry, log, 0, 1);
-    let missed_later = script.add(Fault::MissEntry, log, 1, 1);
+    let missed = script.add(Fault::MissEntry, is_log, 0, 1);
+    let missed_later = script.add(Fault::MissEntry, is_log, 1, 1);
     land(&mut table, 0..4).await;
     let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
     let mut other = faulty.open_table(&spec().name).await.unwrap().unwrap();
@@ -217,8 +221,7 @@ async fn a_listing_that_misses_the_first_commit(lake: Lake) {
     let mut table = lake.ensure_table(&spec()).await.unwrap();
     land(&mut table, 0..1).await;
     let mut script = Script::new();
-    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
-    let missed = script.add(Fault::MissEntry, log, 0, 2);
+    let missed = script.add(Fault::MissEntry, is_log, 0, 2);
     let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
     let other = faulty.open_table(&spec().name).await.unwrap().unwrap();
     assert_eq!((other.version(), missed.fired()), (1, 2));
@@ -229,8 +232,7 @@ async fn a_listing_from_before_a_commit(lake: Lake) {
     let mut table = lake.ensure_table(&spec()).await.unwrap();
     land(&mut table, 0..4).await;
     let mut script = Script::new();
-    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
-    let stale = script.add(Fault::StaleList, log, 0, 1);
+    let stale = script.add(Fault::StaleList, is_log, 0, 1);
     let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
     let mut other = faulty.open_table(&spec().name).await.unwrap().unwrap();
     assert_eq!((other.version(), stale.fired()), (table.version() - 1, 1));
@@ -245,8 +247,7 @@ async fn a_listing_without_the_version_that_is_wanted(lake: Lake) {
     let mut table = lake.ensure_table(&spec()).await.unwrap();
     land(&mut table, 0..2).await;
     let mut script = Script::new();
-    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
-    let stale = script.add(Fault::StaleList, log, 0, 1);
+    let stale = script.add(Fault::StaleList, is_log, 0, 1);
     let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
     let wanted = faulty.open_table_at(&spec().name, table.version()).await.unwrap().unwrap();
     assert_eq!((wanted.version(), stale.fired()), (table.version(), 1));
@@ -269,9 +270,8 @@ async fn a_store_that_fails_is_no_version_that_is_gone(lake: Lake) {
 async fn a_listing_without_the_version_that_was_there(lake: Lake) {
     let mut table = lake.ensure_table(&spec()).await.unwrap();
     let mut script = Script::new();
-    let log = |path: &deltalake::logstore::object_store::path::Path| path.as_ref().ends_with("raw/events/_delta_log");
-    let missed = script.add(Fault::MissEntry, log, 1, 1);
-    let stale = script.add(Fault::StaleList, log, 2, 9);
+    let missed = script.add(Fault::MissEntry, is_log, 1, 1);
+    let stale = script.add(Fault::StaleList, is_log, 2, 9);
     let faulty = lake.clone().with_store_decorator(|store| script.wrap(store));
     let mut other = faulty.open_table(&spec().name).await.unwrap().unwrap();
     land(&mut table, 0..1).await;

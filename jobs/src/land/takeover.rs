@@ -91,8 +91,7 @@ impl Takeover {
 
     /// One attempt on one snapshot; `None` if somebody else committed meanwhile.
     async fn attempt(&self, partitions: &[i32]) -> Result<Option<Vec<Taken>>> {
-        let Some((snapshot, lost)) = self.settle(partitions).await? else { return Ok(None) };
-        let progress = self.progress(&snapshot);
+        let Some((snapshot, progress, lost)) = self.settle(partitions).await? else { return Ok(None) };
         let nexts: Vec<_> = partitions.iter().map(|p| (*p, progress.partitions[p].next)).collect();
         // flushes of other partitions are committed meanwhile: these may be many files
         let mut remembered = last_ids(&snapshot, &self.pipeline, &progress.topic, &nexts).await?;
@@ -106,12 +105,12 @@ impl Takeover {
         Ok(Some(taken.collect()))
     }
 
-    /// A snapshot in which every partition has its progress and the broker its history, with the offsets below which
-    /// it is gone; `None` if that took a commit.
-    async fn settle(&self, partitions: &[i32]) -> Result<Option<(Table, BTreeMap<i32, i64>)>> {
+    /// A snapshot in which every partition has its progress and the broker its history, that progress, and the offsets
+    /// below which history is gone; `None` if that took a commit.
+    async fn settle(&self, partitions: &[i32]) -> Result<Option<(Table, TopicProgress, BTreeMap<i32, i64>)>> {
         let mut raw = self.raw.lock().await;
         raw.refresh().await?;
-        let progress = self.progress(&raw);
+        let progress = AppIds::new(&self.pipeline.name).read(&self.pipeline.topic, raw.txns());
         let mut lost = BTreeMap::new();
         for (partition, at) in progress.partitions.iter().filter(|(p, _)| partitions.contains(p)) {
             match self.judge(*partition, at)? {
@@ -128,11 +127,7 @@ impl Takeover {
             self.commit_starts(&mut raw, &progress, &missing).await?;
             return Ok(None);
         }
-        Ok(Some((raw.clone(), lost)))
-    }
-
-    fn progress(&self, raw: &Table) -> TopicProgress {
-        AppIds::new(&self.pipeline.name).read(&self.pipeline.topic, raw.txns())
+        Ok(Some((raw.clone(), progress, lost)))
     }
 
     fn judge(&self, partition: i32, at: &Progress) -> Result<Plan> {
